@@ -1,0 +1,47 @@
+"""How pixels become a model input: the one answer, for training and for the device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a model wants to see; stands in the bundle's manifest.
+
+    ``resize="stretch"`` gives every image the model's size without keeping its aspect ratio. ``intensity="identity"`` leaves grey values as
+    decoded, 0 (black) to 255.
+    """
+
+    rows: int
+    columns: int
+    channels: Literal[1] = 1
+    resize: Literal["stretch"] = "stretch"
+    intensity: Literal["identity"] = "identity"
+
+
+def prepare_input(pixels: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
+    """Resize a grey image to the model's input.
+
+    Parameters
+    ----------
+    pixels : ndarray, uint8, shape (rows, columns)
+        Grey values as decoded.
+    contract : InputContract
+        The model's size and rules.
+
+    Returns
+    -------
+    ndarray, uint8, shape (contract.rows, contract.columns, 1)
+        Antialiased bilinear resampling: each output pixel averages the input pixels below it, so that a reduced-size decode
+        and a full one give nearly the same values. A new array.
+    """
+    size = (contract.columns, contract.rows)
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels[:, :, np.newaxis].copy()
+    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(resized, dtype=np.uint8)[:, :, np.newaxis]

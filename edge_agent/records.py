@@ -1,0 +1,134 @@
+"""The frozen values that cross rooms. The same field names stand in the database, in JSON lines, in CSV and in sidecars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["done", "rejected"]
+Decision = Literal["positive", "negative", "review"]
+
+
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a record is not a plain result: a rejection, a review, a duplicate.
+
+    ``code`` is for programs and stable; ``message`` is for the technician and names the next step. Neither holds a full path.
+    """
+
+    code: str
+    message: str
+
+
+class ModelIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which model spoke. ``digest`` is the SHA-256 of the bundle's manifest, which holds the SHA-256 of every other file."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Durations of one image in milliseconds, by the monotonic clock; null where the stage did not run.
+
+    ``queue`` runs from the end of the settle time to the first byte read, ``commit`` is the durable database commit that the image
+    shared with its group, ``total`` runs from the end of the settle time to the end of the commit.
+    """
+
+    queue: float | None = None
+    decode: float | None = None
+    preprocess: float | None = None
+    invoke: float | None = None
+    head: float | None = None
+    commit: float | None = None
+    total: float | None = None
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One arrival and what became of it: the prediction record.
+
+    ``id`` is the database's row number, null before it is stored (and in ``predict``, which stores nothing). ``path`` is relative to the
+    inbox, with forward slashes. ``scores`` holds a calibrated probability per label. ``label`` is the class at the bundle's operating
+    point; ``findings`` is used by multilabel models only. ``novelty`` is the distance from the training images in units of the bundle's
+    limit: above 1 the image is unlike them. ``duplicate_of`` is the ``id`` of the first record of the same bytes.
+    """
+
+    id: int | None = None
+    source: str
+    path: str
+    sha256: str
+    received_at: datetime
+    finished_at: datetime
+    status: Status
+    reason: Reason | None = None
+    model: ModelIdentity | None = None
+    scores: dict[str, float] = {}
+    label: str | None = None
+    findings: list[str] = []
+    decision: Decision | None = None
+    novelty: float | None = None
+    quality: list[str] = []
+    duplicate_of: int | None = None
+    timing_ms: Timing = Timing()
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that has stood still for the settle time and waits to be read.
+
+    ``path`` is relative to the inbox, with forward slashes. The four ``stat`` values are those seen when it settled; ``settled_ns`` is the
+    monotonic clock then.
+    """
+
+    source: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    received_at: datetime
+    settled_ns: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded image: grey, as the eye would see it (bone bright).
+
+    ``pixels`` is uint8, shape (rows, columns), possibly decoded at reduced size; ``rows`` and ``columns`` are the file's own.
+    ``file_format`` is what the content is ("JPEG", "PNG", "DICOM", ...), not what the name says.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: int
+    columns: int
+    file_format: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the head says of one embedding: a calibrated probability per label, in the bundle's label order, and the novelty.
+
+    ``probabilities`` is float32, shape (labels,). ``novelty`` is in units of the bundle's limit: above 1 is unlike the training images.
+    """
+
+    probabilities: NDArray[np.float32]
+    novelty: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one inference, before it becomes a :class:`Record`. Durations in milliseconds."""
+
+    scores: dict[str, float]
+    label: str
+    findings: list[str]
+    decision: Decision
+    reason: Reason | None
+    novelty: float
+    quality: list[str]
+    preprocess_ms: float
+    invoke_ms: float
+    head_ms: float
