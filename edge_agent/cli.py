@@ -1,0 +1,98 @@
+"""The ``edge-agent`` command: a group that loads each command when it is asked for, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import click
+
+from edge_agent.errors import EdgeAgentError
+
+COMMAND_MODULES = MappingProxyType(
+    {
+        "run": "edge_agent.commands.run",
+        "predict": "edge_agent.commands.predict",
+        "export": "edge_agent.commands.export",
+        "status": "edge_agent.commands.status",
+        "check-config": "edge_agent.commands.check_config",
+        "bench": "edge_agent.commands.bench",
+    }
+)
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE: the reader of our standard output went away (``edge-agent export | head``)."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands stand in modules of their own, each imported at its first use.
+
+    The import of pixels, models and databases is what costs time; a small board should not pay for ``bench`` to show ``status``.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command, in the order in which a newcomer meets them."""
+        return list(COMMAND_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command and give its ``command``; None where there is no such command."""
+        module_name = COMMAND_MODULES.get(cmd_name)
+        if module_name is None:
+            return None
+        command: click.Command = importlib.import_module(module_name).command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edge-agent", prog_name="edge-agent")
+def cli() -> None:
+    """Classify medical images on a small box: no GPU, no network.
+
+    Decision support for triage; not a diagnosis and not a certified medical device.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and give its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process when not given.
+
+    Returns
+    -------
+    int
+        0 ok, 2 usage, else the ``exit_code`` of the error (see :mod:`edge_agent.errors`); 1 for a fault nobody foresaw.
+    """
+    try:
+        outcome = cli.main(args=None if argv is None else list(argv), prog_name="edge-agent", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except EdgeAgentError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # What Python still holds for standard output can not be delivered; without this it would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        traceback.print_exc()
+        click.echo(f"error: a fault nobody foresaw ({type(error).__name__}); please report it with the lines above", err=True)
+        return EdgeAgentError.exit_code
+    return outcome if isinstance(outcome, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
