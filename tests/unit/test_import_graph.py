@@ -1,0 +1,158 @@
+"""The house rules on imports, read from the source: one direction, no cycles, nothing heavy on the device."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOMS = ("intake", "imaging", "inference", "store", "surfaces")
+"""In the order in which data flows: a room knows itself and the rooms before it."""
+
+LEAVES = ("errors", "records", "config")
+WIRING = ("agent", "cli", "__main__", "commands", "bench")
+"""Only these know every room."""
+
+TRAINING_MAY_USE = ("errors", "records", "imaging", "inference")
+NOT_ON_THE_DEVICE = {"model_build", "tensorflow", "keras", "sklearn", "matplotlib", "mlflow", "torch", "scipy"}
+LAZY = {"PIL", "pydicom", "rich", "cv2", "ai_edge_litert", "tflite_runtime", "watchdog"}
+"""Loaded when first needed, so that every command starts at once."""
+
+
+class Source:
+    """The modules below ``root`` and what each imports, at the top or inside a function."""
+
+    def __init__(self, root: Path) -> None:
+        files = {file: file.relative_to(root).with_suffix("").parts for package in root.iterdir() for file in package.rglob("*.py")}
+        self.modules = {".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for file, parts in files.items()}
+        self.imports = {name: self._read(name, file) for name, file in self.modules.items()}
+
+    def _read(self, name: str, file: Path) -> set[str]:
+        found: set[str] = set()
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                # "from edge_agent import records" names a module, "from edge_agent.records import Record" does not.
+                found |= {whole if (whole := f"{base}.{alias.name}") in self.modules else base for alias in node.names}
+        return found - {name}
+
+    def pairs(self, package: str) -> list[tuple[str, str]]:
+        return [(name, used) for name, imports in sorted(self.imports.items()) if name.split(".")[0] == package for used in sorted(imports)]
+
+
+def cycle(source: Source) -> list[str]:
+    graph = {name: {used for used in imports if used in source.modules} for name, imports in source.imports.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def arrows_back(source: Source) -> list[str]:
+    wrong = []
+    for name, used in source.pairs("edge_agent"):
+        if not used.startswith("edge_agent."):
+            continue
+        here, there = name.split(".")[1:2], used.split(".")[1]
+        if not here or here[0] in WIRING:
+            continue
+        allowed = LEAVES if here[0] in LEAVES else (*LEAVES, *ROOMS[: ROOMS.index(here[0]) + 1])
+        if there not in allowed:
+            wrong.append(f"{name} imports {used}")
+    return wrong
+
+
+def forbidden(source: Source) -> list[str]:
+    wrong = [f"{name} imports {used}" for name, used in source.pairs("edge_agent") if used.split(".")[0] in NOT_ON_THE_DEVICE]
+    for name, used in source.pairs("model_build"):
+        if used.startswith("edge_agent.") and used.split(".")[1] not in TRAINING_MAY_USE:
+            wrong.append(f"{name} imports {used}")
+    wrong += [
+        f"{name} imports sqlite3, which only edge_agent.store may"
+        for name, imports in sorted(source.imports.items())
+        if "sqlite3" in imports and not name.startswith("edge_agent.store")
+    ]
+    return wrong
+
+
+def unknown_rooms(source: Source) -> list[str]:
+    known = {*ROOMS, *LEAVES, *WIRING, "models"}
+    return sorted({name for name in source.modules if name.startswith("edge_agent.") and name.split(".")[1] not in known})
+
+
+@pytest.fixture(scope="module")
+def source(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    both = tmp_path_factory.mktemp("packages")
+    for package in ("edge_agent", "model_build"):
+        (both / package).symlink_to(repository / package)
+    return Source(both)
+
+
+def test_no_module_imports_in_a_circle(source: Source) -> None:
+    assert cycle(source) == []
+
+
+def test_imports_follow_the_way_of_the_image(source: Source) -> None:
+    assert arrows_back(source) == []
+
+
+def test_training_stays_off_the_device_and_the_database_in_its_room(source: Source) -> None:
+    assert forbidden(source) == []
+
+
+def test_every_module_stands_in_a_known_room(source: Source) -> None:
+    assert unknown_rooms(source) == []
+    assert {f"edge_agent.{room}" for room in ROOMS} <= source.modules.keys()
+
+
+def test_the_command_line_starts_without_the_heavy_libraries() -> None:
+    listing = subprocess.run(
+        [sys.executable, "-c", "import edge_agent.cli, sys; print(*{name.split('.')[0] for name in sys.modules})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "click" in listing
+    assert set(listing) & (LAZY | NOT_ON_THE_DEVICE) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "rule"),
+    [
+        ("edge_agent/imaging/decode.py", "def f():\n    from edge_agent.inference import head", arrows_back),
+        ("edge_agent/imaging/decode.py", "from ..store import database", arrows_back),
+        ("edge_agent/records.py", "import edge_agent.imaging.preprocess", arrows_back),
+        ("edge_agent/store/export.py", "from edge_agent import agent", arrows_back),
+        ("edge_agent/intake/folder.py", "import sqlite3", forbidden),
+        ("edge_agent/inference/head.py", "from sklearn.linear_model import LogisticRegression", forbidden),
+        ("edge_agent/agent.py", "import model_build.train", forbidden),
+        ("model_build/train.py", "from edge_agent.store.database import Database", forbidden),
+        ("edge_agent/imaging/decode.py", "from edge_agent.imaging import dicom", cycle),
+        ("edge_agent/helpers/paths.py", "", unknown_rooms),
+    ],
+)
+def test_each_rule_sees_what_it_forbids(tmp_path: Path, file: str, text: str, rule: object) -> None:
+    tree = {
+        "edge_agent/imaging/dicom.py": "from .decode import decode_image",
+        "edge_agent/inference/head.py": "from edge_agent.imaging import dicom\nfrom edge_agent.records import Scores",
+        "edge_agent/store/database.py": "import sqlite3",
+        "edge_agent/agent.py": "from edge_agent.store import database",
+        "edge_agent/records.py": "",
+    }
+    for name, content in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert callable(rule)
+    assert not rule(Source(tmp_path))
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert rule(Source(tmp_path))
