@@ -1,0 +1,316 @@
+"""The agent's configuration: one TOML file into frozen values, every error at once.
+
+``docs/edge-agent.toml`` is the documented default file; a test holds it against the classes below.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from edge_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from msgspec.inspect import Type
+
+HOME_VARIABLE = "EDGE_AGENT_HOME"
+DEFAULT_HOME = Path("edge-agent-home")
+# Folders of the home that the agent writes into itself: an inbox in one of them would classify its own output.
+WRITTEN_FOLDERS = ("results", "done", "rejected", "state")
+
+_Seconds = Annotated[float, Meta(ge=0, le=3600)]
+_PositiveSeconds = Annotated[float, Meta(gt=0, le=3600)]
+_GreyLevels = Annotated[float, Meta(ge=0, le=255)]
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+class IntakeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[intake]``: how files are taken from the inbox.
+
+    Attributes
+    ----------
+    inbox : Path or None
+        The watched folder, sub-folders included; ``HOME/inbox`` where not given.
+    settle_time_s : float
+        A file is taken when its size and modification time have stood still for so many seconds.
+    on_done : {"move", "keep", "delete"}
+        What becomes of an image after its record is durable: moved to ``HOME/done``, left in the inbox, or deleted.
+    max_file_bytes : int
+        A larger file is rejected unread.
+    ignore : tuple of str
+        Shell patterns; a file whose name (without its folder) matches one is never looked at.
+    """
+
+    inbox: Path | None = None
+    settle_time_s: _Seconds = 1.0
+    on_done: Literal["move", "keep", "delete"] = "move"
+    max_file_bytes: Annotated[int, Meta(ge=1024, le=4 * 1024**3)] = 256 * 1024**2
+    ignore: tuple[str, ...] = ("*.part", "*.tmp", "~*", "._*", ".*", ".DS_Store", "Thumbs.db")
+
+
+class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[camera]``: pictures taken from a video source; needs the extra ``camera``.
+
+    Attributes
+    ----------
+    source : str
+        A V4L2 index ("0"), a URL or a video file; "" is no camera.
+    still_s : float
+        A picture is taken when the scene has been still for so many seconds.
+    motion_threshold : float
+        Mean absolute difference of two successive frames, in grey levels (0 to 255), above which the scene moves.
+    difference_threshold : float
+        Mean absolute difference from the last picture taken, in grey levels, from which the scene is a new one.
+    stall_timeout_s : float
+        A source that gives no frame for so many seconds is closed and opened again.
+    reopen_after_s : float
+        First wait before opening a failed source again; doubles with each failure.
+    reopen_max_s : float
+        Longest such wait.
+    """
+
+    source: str = ""
+    still_s: _PositiveSeconds = 1.0
+    motion_threshold: _GreyLevels = 2.0
+    difference_threshold: _GreyLevels = 6.0
+    stall_timeout_s: _PositiveSeconds = 5.0
+    reopen_after_s: _PositiveSeconds = 1.0
+    reopen_max_s: _PositiveSeconds = 30.0
+
+
+class ImagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[imaging]``: how files become pixels.
+
+    Attributes
+    ----------
+    max_pixels : int
+        An image with more pixels (rows times columns) is rejected from its header, before any is decoded.
+    """
+
+    max_pixels: Annotated[int, Meta(ge=4096, le=1_000_000_000)] = 100_000_000
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[model]``: which bundle classifies, and with how many threads.
+
+    Attributes
+    ----------
+    bundle : Path or None
+        The bundle's folder; the one that ships with the package where not given.
+    allow_unsigned : bool
+        Whether a bundle without a signature may run.
+    threads : int
+        Worker threads, each with its own interpreter; 0 is one per core.
+    """
+
+    bundle: Path | None = None
+    allow_unsigned: bool = True
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0
+
+
+class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[log]``: what is written to standard error.
+
+    Attributes
+    ----------
+    level : {"debug", "info", "warning", "error"}
+        The least important line still written.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything an agent needs to know. All paths are absolute.
+
+    Attributes
+    ----------
+    home : Path
+        Holds results, done, rejected and state, and the inbox unless that is given.
+    """
+
+    home: Path
+    intake: IntakeConfig = IntakeConfig()
+    camera: CameraConfig = CameraConfig()
+    imaging: ImagingConfig = ImagingConfig()
+    model: ModelConfig = ModelConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def inbox(self) -> Path:
+        """The watched folder: ``intake.inbox``, else ``inbox`` in the home."""
+        return self.intake.inbox if self.intake.inbox is not None else self.home / "inbox"
+
+
+def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | None = None, bundle: Path | None = None) -> Config:
+    """Read and check a configuration.
+
+    Parameters
+    ----------
+    path : Path or None
+        The TOML file; None is all defaults. Relative paths in it are relative to its folder.
+    home, inbox, bundle : Path or None
+        From the command line, relative to the current folder; each wins over the file. Without a home here and in the file,
+        the environment variable ``EDGE_AGENT_HOME`` gives it (a service unit sets that; the file of the box has the last word),
+        else it is ``edge-agent-home`` in the current folder.
+
+    Returns
+    -------
+    Config
+        Checked values; nothing has been created or opened.
+
+    Raises
+    ------
+    ConfigError
+        If the file can not be read, is not TOML, or holds anything wrong: all of it in one message, a line each, with its key path.
+    """
+    table = {} if path is None else _read_toml(path)
+    base = Path.cwd() if path is None else path.absolute().parent
+    problems: list[str] = []
+    # A home is always there for the check; the one that counts is chosen below.
+    checked = _check_table(Config, {"home": str(DEFAULT_HOME)} | table, "", base, problems)
+    if checked is None:
+        raise _config_error(path, problems)
+
+    if home is None and "home" not in table:
+        home = Path(os.environ.get(HOME_VARIABLE) or DEFAULT_HOME)
+    config = msgspec.structs.replace(
+        checked,
+        home=checked.home if home is None else _absolute(home, Path.cwd()),
+        intake=checked.intake if inbox is None else msgspec.structs.replace(checked.intake, inbox=_absolute(inbox, Path.cwd())),
+        model=checked.model if bundle is None else msgspec.structs.replace(checked.model, bundle=_absolute(bundle, Path.cwd())),
+    )
+    _check_relations(config, problems)
+    if problems:
+        raise _config_error(path, problems)
+    return config
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"the config file {path} does not exist; leave --config out to run with the defaults") from None
+    except OSError as error:
+        raise ConfigError(f"the config file {path} can not be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the config file {path} is not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the config file {path} is not valid TOML: {error}") from None
+
+
+def _check_table(struct: type[_S], table: Mapping[str, Any], prefix: str, base: Path, problems: list[str]) -> _S | None:
+    """Build ``struct`` from a TOML table; append to ``problems`` all that is wrong and return None if anything is."""
+    problems_before = len(problems)
+    fields = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        key_path = f"{prefix}{key}"
+        if key not in fields:
+            problems.append(f"{key_path}: unknown key; {_suggestion(key, list(fields))}")
+            continue
+        kind = fields[key]
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            if isinstance(value, dict):
+                values[key] = _check_table(kind, value, f"{key_path}.", base, problems)
+            else:
+                problems.append(f"{key_path}: expected a table, [{key_path}], got {_shown(value)}")
+            continue
+        try:
+            values[key] = msgspec.convert(value, kind, dec_hook=lambda _, text: _path_from_text(text, base))
+        except msgspec.ValidationError:
+            problems.append(f"{key_path}: expected {_allowed(kind)}, got {_shown(value)}")
+            continue
+        if isinstance(value, float) and not math.isfinite(value):  # nan passes every bound
+            problems.append(f"{key_path}: expected {_allowed(kind)}, got {value}")
+    return struct(**values) if len(problems) == problems_before else None
+
+
+def _check_relations(config: Config, problems: list[str]) -> None:
+    """What no single key can show: an inbox in which the agent would find its own output."""
+    inbox, home = Path(os.path.realpath(config.inbox)), Path(os.path.realpath(config.home))
+    if home.is_relative_to(inbox):
+        problems.append(f"intake.inbox: {config.inbox} holds the home folder {config.home}; use a folder that does not")
+    problems.extend(
+        f"intake.inbox: {config.inbox} lies in {home / name}, where the agent writes its output; use another folder"
+        for name in WRITTEN_FOLDERS
+        if inbox.is_relative_to(home / name)
+    )
+    if config.camera.reopen_max_s < config.camera.reopen_after_s:
+        problems.append(f"camera.reopen_max_s: expected at least camera.reopen_after_s ({config.camera.reopen_after_s:g})")
+
+
+def _config_error(path: Path | None, problems: list[str]) -> ConfigError:
+    where = "the configuration" if path is None else str(path)
+    count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    return ConfigError("\n  ".join([f"{where} has {count}:", *problems]))
+
+
+def _absolute(path: Path, base: Path) -> Path:
+    with suppress(RuntimeError):  # "~name" of a user whom this machine does not know: a folder may really be called that
+        path = path.expanduser()
+    return Path(os.path.normpath(base / path))
+
+
+def _path_from_text(text: object, base: Path) -> Path:
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError  # msgspec turns it into the ValidationError that the caller reports
+    return _absolute(Path(text), base)
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, known, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(known)}"
+
+
+def _shown(value: object) -> str:
+    match value:
+        case str():
+            return f'"{value[:60]}"'
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a table"
+        case _:
+            return str(value)[:60]
+
+
+def _allowed(kind: Any) -> str:
+    from msgspec.inspect import type_info
+
+    return _allowed_type(type_info(kind))
+
+
+def _allowed_type(allowed: Type) -> str:
+    """A field's type in words, with its bounds and choices."""
+    from msgspec import inspect
+
+    match allowed:
+        case inspect.LiteralType(values=values):
+            return "one of " + ", ".join(f'"{value}"' for value in values)
+        case inspect.IntType() | inspect.FloatType():
+            noun = "a whole number" if isinstance(allowed, inspect.IntType) else "a number"
+            lower = f"above {allowed.gt:g} and up" if allowed.gt is not None else f"from {allowed.ge}"
+            return f"{noun} {lower} to {allowed.le}"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.VarTupleType(item_type=item):
+            return f"a list, each item {_allowed_type(item)}"
+        case inspect.UnionType(types=types):  # only "something or not given"
+            return _allowed_type(next(kind for kind in types if not isinstance(kind, inspect.NoneType)))
+        case inspect.CustomType():
+            return "a path in quotes"
+        case _:
+            return "text in quotes"
