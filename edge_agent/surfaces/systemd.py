@@ -1,0 +1,74 @@
+"""Tell systemd how the agent is: ready, alive, stopping. Outside systemd every call does nothing and says so.
+
+The watchdog is pinged from the loop that does the work, after real progress; a thread of its own would report a dead loop as alive.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify_ready() -> bool:
+    """Say that start-up is over: the model is loaded and the inbox is watched. False where nobody listens."""
+    return _notify("READY=1")
+
+
+def notify_watchdog() -> bool:
+    """Say that the working loop has made progress. False where nobody listens."""
+    return _notify("WATCHDOG=1")
+
+
+def notify_stopping() -> bool:
+    """Say that the agent drains and will exit. False where nobody listens."""
+    return _notify("STOPPING=1")
+
+
+def notify_status(text: str) -> bool:
+    """Set the line that ``systemctl status`` shows.
+
+    Parameters
+    ----------
+    text : str
+        One line for a person; line breaks, which would start another assignment, become spaces.
+
+    Returns
+    -------
+    bool
+        False where nobody listens.
+    """
+    return _notify("STATUS=" + " ".join(text.split()))
+
+
+def watchdog_interval_s() -> float | None:
+    """How often :func:`notify_watchdog` is wanted.
+
+    Returns
+    -------
+    float or None
+        Half of the limit after which systemd takes the agent for dead, in seconds; None where no watchdog is set for this process.
+
+    References
+    ----------
+    sd_watchdog_enabled(3): ``WATCHDOG_USEC`` counts only for the process named in ``WATCHDOG_PID``, if that is set.
+    """
+    limit_us, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not limit_us.isdecimal() or int(limit_us) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(limit_us) / 2_000_000
+
+
+def _notify(assignment: str) -> bool:
+    """Send one datagram. A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]  # Linux's abstract namespace: unix(7)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address)
+            sender.sendall(assignment.encode())
+    except OSError:
+        return False
+    return True
