@@ -1,0 +1,228 @@
+"""A bundle on disk: read, verified, and refused with a reason where it is not what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
+from edge_agent.imaging.preprocess import InputContract
+from edge_agent.inference.head import Head, read_head
+from edge_agent.inference.interpreter import Interpreter
+from edge_agent.inference.novelty import Reference, read_reference
+from edge_agent.records import ModelIdentity
+
+FORMAT = 1
+REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz", "golden.npz", "MODEL_CARD.md")
+# A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out.
+MAX_FILE_BYTES = 64 * 1024**2
+# Two boards' kernels round differently in every layer. What a broken kernel does to the embedding is far larger: see docs/architecture.md.
+GOLDEN_TOLERANCE_STEPS = 12.0
+GOLDEN_MEAN_TOLERANCE_STEPS = 2.0
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """Size and checksum of one file of the bundle."""
+
+    sha256: Sha256
+    size_bytes: int
+
+
+class DecisionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How a score becomes a decision.
+
+    ``threshold`` is the operating point on the calibrated probability of the positive label, chosen for ``target``. A score within
+    ``review_low`` and ``review_high`` asks for eyes. ``novelty_limit`` is in the units of the reference's distance; it is the quantile
+    ``novelty_quantile`` of held-out images.
+    """
+
+    threshold: Share
+    target: str
+    review_low: Share
+    review_high: Share
+    novelty_limit: Annotated[float, Meta(gt=0.0)]
+    novelty_quantile: Share
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """``manifest.json``: what the bundle is, for whom, how it decides, how it was made, and the checksum of every other file."""
+
+    format: int
+    name: str
+    version: str
+    serial: int
+    task: str
+    labels: list[str]
+    positive: list[str]
+    input: InputContract
+    decision: DecisionRule
+    population: str
+    intended_use: str
+    limitations: list[str]
+    metrics: dict[str, Any]
+    training: dict[str, Any]
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle, its files in memory: what was checked is what runs."""
+
+    directory: Path
+    manifest: Manifest
+    digest: str
+    model: bytes
+    head: Head
+    reference: Reference
+    golden_inputs: NDArray[np.uint8]
+    golden_embeddings: NDArray[np.float32]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name, version and digest, as they stand in every record."""
+        return ModelIdentity(self.manifest.name, self.manifest.version, self.digest)
+
+    @property
+    def input(self) -> InputContract:
+        """Rows, columns and rules of the model's input."""
+        return self.manifest.input
+
+
+def default_bundle_path() -> Path:
+    """The bundle that is installed with the package."""
+    return Path(__file__).parent.parent / "models" / "cxr-pneumonia"
+
+
+def _read_file(directory: Path, name: str) -> bytes:
+    path = directory / name
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ModelContractError(f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a bundle of edge-agent")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; copy the whole bundle folder again") from None
+    except OSError as fault:
+        raise ModelError(f"{path}: can not be read: {fault.strerror}") from fault
+
+
+def _read_manifest(directory: Path) -> tuple[Manifest, str]:
+    if not directory.is_dir():
+        raise ModelError(f"{directory}: no such bundle folder; name the folder that holds manifest.json")
+    content = _read_file(directory, "manifest.json")
+    try:
+        number = msgspec.json.decode(content, type=dict[str, Any]).get("format")
+        if number != FORMAT:
+            raise ModelContractError(f"{directory}: bundle format {number!r}; this version reads format {FORMAT}")
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        raise ModelContractError(f"{directory / 'manifest.json'}: {fault}") from fault
+    if manifest.task != "binary" or len(manifest.labels) != 2 or manifest.positive not in ([manifest.labels[0]], [manifest.labels[1]]):
+        raise ModelContractError(
+            f"{directory}: task {manifest.task!r} with labels {manifest.labels} and positive {manifest.positive};"
+            " this version runs binary models: two labels, one of them positive"
+        )
+    if not manifest.decision.review_low <= manifest.decision.threshold <= manifest.decision.review_high:
+        raise ModelContractError(f"{directory}: the review band does not hold the operating point")
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _read_checked(directory: Path, manifest: Manifest) -> dict[str, bytes]:
+    absent = [name for name in REQUIRED_FILES if name not in manifest.files]
+    if absent:
+        raise ModelContractError(f"{directory}: the manifest lists no {', '.join(absent)}")
+    contents: dict[str, bytes] = {}
+    for name in REQUIRED_FILES:
+        content = _read_file(directory, name)
+        if hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
+            raise ModelChecksumError(f"{directory / name}: not the file that was packed (SHA-256 differs); copy the bundle again")
+        contents[name] = content
+    return contents
+
+
+def _read_golden(content: bytes, contract: InputContract) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            inputs, embeddings = arrays["inputs"], arrays["embeddings"]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as fault:
+        raise ModelContractError(f"golden.npz: {fault}") from fault
+    shape = (contract.rows, contract.columns, contract.channels)
+    if inputs.dtype != np.uint8 or inputs.shape[1:] != shape or len(inputs) == 0 or len(inputs) != len(embeddings):
+        raise ModelContractError(f"golden.npz: inputs of shape {inputs.shape} do not fit the model's input {shape}")
+    return inputs, embeddings.astype(np.float32)
+
+
+def load_bundle(directory: Path, *, allow_unsigned: bool = True) -> Bundle:
+    """Read a bundle and verify everything that can be verified without running it.
+
+    Parameters
+    ----------
+    directory : Path
+        The folder that holds ``manifest.json``.
+    allow_unsigned : bool
+        Whether a bundle may run that carries no signature. The one installed with the package always may.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or can not be read.
+    ModelChecksumError
+        If a file is not the one that was packed.
+    ModelContractError
+        If the manifest or a file says something that this version can not honour.
+    """
+    manifest, digest = _read_manifest(directory)
+    if not allow_unsigned and directory.resolve() != default_bundle_path().resolve():
+        raise ModelContractError(
+            f"{directory}: model.allow_unsigned is false and this version can not verify signatures;"
+            " it runs only the bundle installed with the package"
+        )
+    contents = _read_checked(directory, manifest)
+    inputs, embeddings = _read_golden(contents["golden.npz"], manifest.input)
+    embedding_size = int(embeddings.shape[1])
+    head = read_head(contents["head.json"], embedding_size)
+    if head.positive != manifest.positive[0]:
+        raise ModelContractError(f"{directory}: head.json scores {head.positive!r}, the manifest calls {manifest.positive[0]!r} positive")
+    reference = read_reference(contents["reference.npz"], embedding_size)
+    return Bundle(directory, manifest, digest, contents["model.tflite"], head, reference, inputs, embeddings)
+
+
+def make_interpreter(bundle: Bundle, num_threads: int = 1, runtime: str | None = None) -> Interpreter:
+    """Load the bundle's model and hold it against the golden vectors, so that a broken kernel is an error and not a wrong answer.
+
+    Raises
+    ------
+    ModelContractError
+        If the model does not fit the manifest.
+    GoldenVectorError
+        If this board computes other embeddings than the build did.
+    """
+    interpreter = Interpreter(bundle.model, num_threads=num_threads, runtime=runtime)
+    contract = bundle.input
+    if interpreter.input_shape != (contract.rows, contract.columns, contract.channels):
+        raise ModelContractError(f"{bundle.directory}: model.tflite takes {interpreter.input_shape}, the manifest says otherwise")
+    if interpreter.embedding_size != bundle.golden_embeddings.shape[1]:
+        raise ModelContractError(f"{bundle.directory}: model.tflite gives {interpreter.embedding_size} values, golden.npz holds others")
+    for grey, expected in zip(bundle.golden_inputs, bundle.golden_embeddings, strict=True):
+        steps = np.abs(interpreter.invoke(grey) - expected) / interpreter.embedding_step
+        if not (steps.max() <= GOLDEN_TOLERANCE_STEPS and steps.mean() <= GOLDEN_MEAN_TOLERANCE_STEPS):
+            raise GoldenVectorError(
+                f"{bundle.directory}: {interpreter.runtime} does not compute on this board what the model computed when it was built"
+                f" (embedding off by {steps.max():.1f} steps, {steps.mean():.1f} on average); do not use this board with this runtime"
+            )
+    return interpreter

@@ -1,0 +1,42 @@
+"""Class activation maps: which part of the image speaks for the positive label."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+# Log odds that get the full colour. A fixed scale, so that a normal image stays grey instead of showing its own noise at full strength.
+_FULL_COLOUR_LOGIT = 8.0
+# Dark to bright in one hue order that colour-blind readers tell apart: black-violet, red-orange, yellow.
+_COLOURS = np.array([[60, 0, 90], [190, 40, 80], [250, 130, 30], [255, 235, 110]], dtype=np.float32)
+_OPACITY = 0.55
+
+
+def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Lay a class activation map over its image.
+
+    Parameters
+    ----------
+    pixels : ndarray, uint8, shape (rows, columns)
+        The grey image.
+    evidence : ndarray, float32, shape (h, w)
+        Log odds of the positive label at each place of the feature map; their mean is the image's own log odds.
+
+    Returns
+    -------
+    ndarray, uint8, shape (rows, columns, 3)
+        RGB. Places that speak against the label, or for nothing, stay grey.
+
+    References
+    ----------
+    Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+    """
+    rows, columns = pixels.shape
+    strength = np.clip(evidence / _FULL_COLOUR_LOGIT, 0.0, 1.0).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(strength).resize((columns, rows), Image.Resampling.BICUBIC), dtype=np.float32)
+    smooth = np.clip(smooth, 0.0, 1.0)
+    positions = np.linspace(0.0, 1.0, len(_COLOURS))
+    colour = np.stack([np.interp(smooth, positions, _COLOURS[:, channel]) for channel in range(3)], axis=-1)
+    opacity = (_OPACITY * np.minimum(1.0, 2.0 * smooth))[:, :, np.newaxis]
+    return np.asarray(np.rint(pixels[:, :, np.newaxis] * (1.0 - opacity) + colour * opacity), dtype=np.uint8)

