@@ -1,0 +1,205 @@
+"""The folder ``results/``: what the database holds, as files for people and programs. Always made from records, never a source of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby, islice
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from edge_agent.intake.placing import make_folder, names_for, replacing, storage_error
+from edge_agent.records import Record
+from edge_agent.store.database import Reader
+from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
+
+JSONL_NAME = "predictions.jsonl"
+_CHUNK_RECORDS = 500
+_DAY = timedelta(days=1)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far ``results/`` is known to be on the disk: all records up to ``record_id``, in the first ``jsonl_bytes`` of the JSON lines."""
+
+    record_id: int = 0
+    jsonl_bytes: int = 0
+
+
+class _Owner(msgspec.Struct):
+    """The one field of a sidecar that says whose it is."""
+
+    id: int | None
+
+
+class ResultFiles:
+    """Writes ``predictions.jsonl``, ``predictions-YYYY-MM-DD.csv`` (by the UTC day of ``finished_at``) and a sidecar for each image.
+
+    Nothing here waits for the disk. After a crash :meth:`heal` writes what came after the last :class:`Mark` once more.
+
+    Parameters
+    ----------
+    results : Path
+        ``HOME/results``, which must exist.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        self._jsonl = results / JSONL_NAME
+        self._last_id = 0
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records that have just been committed, in the order of their ids.
+
+        Raises
+        ------
+        StorageError
+            If they can not be written. The database has them: the next start writes them again.
+        """
+        _append(self._jsonl, b"".join(map(jsonl_line, records)))
+        for day, of_day in groupby(records, _day):
+            _append(self._csv(day), csv_lines(of_day).encode(), header=CSV_HEADER.encode())
+        for record in records:
+            self._write_sidecar(record)
+        self._last_id = records[-1].id or 0
+
+    def mark(self) -> Mark:
+        """Say how far the files reach now. True on the disk only after a :meth:`sync` that began later."""
+        return Mark(self._last_id, self._jsonl.stat().st_size if self._jsonl.exists() else 0)
+
+    def sync(self) -> None:
+        """Wait until the disk has everything written below ``results/`` so far. May take seconds; may run in another thread.
+
+        Raises
+        ------
+        StorageError
+            If the disk did not take something.
+        """
+        try:
+            descriptor = os.open(self._results, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _sync_file_system(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as fault:
+            raise storage_error(fault, f"write to the disk of {self._results}") from fault
+
+    def heal(self, reader: Reader, mark: Mark) -> int:
+        """Make the files hold what the database holds, after whatever ended the last run.
+
+        Parameters
+        ----------
+        reader : Reader
+            The truth.
+        mark : Mark
+            What was on the disk for certain. What follows is cut off, torn line or not, and written again.
+
+        Returns
+        -------
+        int
+            How many records were written again.
+
+        Raises
+        ------
+        StorageError
+            If they can not be written.
+        """
+        last = reader.last()
+        size = self._jsonl.stat().st_size if self._jsonl.exists() else -1
+        if last is not None and size < mark.jsonl_bytes:
+            return self.rebuild(reader)  # somebody removed or cut the file
+        days: set[date] = set()
+        count = 0
+        if size > mark.jsonl_bytes:
+            try:
+                os.truncate(self._jsonl, mark.jsonl_bytes)
+            except OSError as fault:
+                raise storage_error(fault, f"write {self._jsonl}") from fault
+        for records in _chunks(reader.records(after_id=mark.record_id)):
+            _append(self._jsonl, b"".join(map(jsonl_line, records)))
+            count += self._heal_chunk(records, days)
+        self._rewrite_days(reader, days)
+        self._last_id = (last.id if last else 0) or 0
+        return count
+
+    def rebuild(self, reader: Reader) -> int:
+        """Write every file again from the database. What else lies in ``results/`` stays; returns the number of records."""
+        days: set[date] = set()
+        count = 0
+        with replacing(self._jsonl) as file:
+            for records in _chunks(reader.records()):
+                file.writelines(map(jsonl_line, records))
+                count += self._heal_chunk(records, days)
+                self._last_id = records[-1].id or 0
+        self._rewrite_days(reader, days)
+        return count
+
+    def _heal_chunk(self, records: list[Record], days: set[date]) -> int:
+        for record in records:
+            self._write_sidecar(record)
+            days.add(_day(record))
+        return len(records)
+
+    def _rewrite_days(self, reader: Reader, days: set[date]) -> None:
+        for day in sorted(days):
+            start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+            with replacing(self._csv(day)) as file:
+                file.write(CSV_HEADER.encode())
+                for records in _chunks(reader.records(since=start, until=start + _DAY)):
+                    file.write(csv_lines(records).encode())
+
+    def _csv(self, day: date) -> Path:
+        return self._results / f"predictions-{day.isoformat()}.csv"
+
+    def _write_sidecar(self, record: Record) -> None:
+        path = PurePosixPath(record.path)
+        folder = make_folder(self._results, path.parts[:-1])
+        content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+        for name in names_for(path.name, record.id or 0, ".json"):
+            target = folder / name
+            # A name that came twice: the first image keeps NAME.json, the next one gets its record's number.
+            if not os.path.lexists(target) or _sidecar_id(target) == record.id:
+                with replacing(target) as file:
+                    file.write(content)
+                return
+
+
+def _day(record: Record) -> date:
+    return record.finished_at.date()
+
+
+def _sidecar_id(path: Path) -> int | None:
+    """Whose sidecar this is; None where it is none of ours."""
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=_Owner).id
+    return None
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while chunk := list(islice(iterator, _CHUNK_RECORDS)):
+        yield chunk
+
+
+def _append(path: Path, content: bytes, header: bytes = b"") -> None:
+    """Add to a file, with a header where it is new. Opened each time, so that it may be moved away at any moment, as log rotation does."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            if header and file.tell() == 0:
+                content = header + content
+            rest = memoryview(content)
+            while rest:
+                rest = rest[file.write(rest) :]
+    except OSError as fault:
+        raise storage_error(fault, f"write results/{path.name}") from fault
+
+
+def _sync_file_system(descriptor: int) -> None:
+    """syncfs(2), which Python does not offer: one call for all the small files, on their file system alone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(descriptor) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
