@@ -75,6 +75,7 @@ def command(
     from edge_agent.errors import ModelError
     from edge_agent.inference.bundle import default_bundle_path
     from edge_agent.inference.interpreter import installed_runtimes
+    from edge_agent.intake.placing import replacing
 
     if out is not None and not out.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {out.absolute().parent} does not exist", param_hint="--out")
@@ -86,15 +87,9 @@ def command(
         model or default_bundle_path(), chosen, counts, seconds, images, lambda step: click.echo(f"measuring: {step}", err=True)
     )
     if out is not None:
-        _write(out, encode_result(result))
+        with replacing(out) as file:
+            file.write(encode_result(result))
     if form == "json":
         click.echo(encode_result(result), nl=False)
     else:
         print_result(result, Console())
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as fault:
-        raise click.FileError(str(path), hint=fault.strerror) from fault

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.config import CameraConfig
-from edge_agent.errors import ConfigError, DiskFullError, EdgeAgentError, SourceGoneError, StorageError
+from edge_agent.errors import ConfigError, EdgeAgentError, SourceGoneError, StorageError
 from edge_agent.intake.capture import (
     Capture,
     CaptureEnd,
@@ -28,6 +27,7 @@ from edge_agent.intake.capture import (
     source_kind,
     without_password,
 )
+from edge_agent.intake.placing import storage_error, sync_folder
 from edge_agent.intake.stillness import StillScene
 
 _log = logging.getLogger(__name__)
@@ -97,9 +97,7 @@ class CameraSource:
         """
         require_opencv()
         if self._kind == "file" and not Path(self._config.source).is_file():
-            raise ConfigError(
-                f"camera.source: there is no video file {self._label}; give a V4L2 index (such as 0), a URL or a video file"
-            )
+            raise ConfigError(f"camera.source: there is no video file {self._label}; give a V4L2 index (such as 0), a URL or a video file")
         for left_over in self._inbox.glob(".camera-*.png.part"):
             left_over.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
@@ -262,9 +260,7 @@ def store_frame(pixels: NDArray[Any], inbox: Path, taken_at: datetime) -> Path:
     except FileNotFoundError as fault:
         raise SourceGoneError(f"the inbox {inbox} is gone: camera frames can not be stored") from fault
     except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(f"no space is left for camera frames in {inbox}: free some space, then restart the agent") from fault
-        raise StorageError(f"a camera frame can not be written to {inbox}: {fault.strerror}") from fault
+        raise storage_error(fault, f"store a camera frame in {inbox}") from fault
     raise StorageError(f"{inbox} holds a thousand frames called {stem}: is the clock standing still?")
 
 
@@ -285,9 +281,5 @@ def _write_new(path: Path, content: bytes) -> bool:
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return True
