@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.bundle import Bundle, DecisionRule, load_bundle, make_interpreter
-from edge_agent.inference.head import Head, LinearHead
+from edge_agent.inference.head import Head, LinearHead, PlattCalibration
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
 from model_build.config import BuildConfig
@@ -111,9 +111,7 @@ class Build:
         self.progress.stage("int8 embedding", 1)
         embedded = embed_images(model, self.images.pixels)
         self.progress.stage("head", 1)
-        fitted_head = classical.fit_head(
-            embedded.embeddings[trained_on], self.positive[trained_on], config.source.positive[0], config.head
-        )
+        fitted_head = classical.fit_head(embedded.embeddings[trained_on], self.positive[trained_on], config.source.positive[0], config.head)
         reference = fit_reference(embedded, self.images.labels, trained_on, config.seed)
         return Fitted(model, embedded, fitted_head, reference)
 
@@ -215,7 +213,7 @@ class Build:
         self._train(finish, everything, epochs_done)
         self.trainer.use_averages()
         shipped = self._fit(everything) if train.finish_epochs else self._fit(~self.held_out)
-        calibration = classical.PlattCalibration(measured.calibration_slope, measured.calibration_intercept)
+        calibration = PlattCalibration(measured.calibration_slope, measured.calibration_intercept)
         head = classical.calibrated(shipped.head, calibration)
         shipped_labels = classical.head_probabilities(head, shipped.embedded.embeddings) >= measured.decision.threshold
         report = Report(

@@ -64,9 +64,7 @@ def fit_platt(logits: Floats, positive: NDArray[np.bool_]) -> PlattCalibration:
 
 def calibrated(head: Head, calibration: PlattCalibration) -> Head:
     """The same head with another calibration."""
-    return Head(
-        kind=head.kind, positive=head.positive, coefficients=head.coefficients, intercept=head.intercept, calibration=calibration
-    )
+    return Head(kind=head.kind, positive=head.positive, coefficients=head.coefficients, intercept=head.intercept, calibration=calibration)
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,7 @@ def _inverted_residual(x: Any, block: Block, name: str) -> Any:
     if block.expansion != 1:
         y = keras.layers.Conv2D(input_channels * block.expansion, 1, use_bias=False, name=f"{name}_expand_conv")(y)
         y = keras.layers.ReLU(6.0, name=f"{name}_expand_relu")(_batch_norm(f"{name}_bn0")(y))
-    y = keras.layers.DepthwiseConv2D(
-        block.kernel, strides=block.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
-    )(y)
+    y = keras.layers.DepthwiseConv2D(block.kernel, strides=block.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv")(y)
     y = keras.layers.ReLU(6.0, name=f"{name}_depthwise_relu")(_batch_norm(f"{name}_bn1")(y))
     y = keras.layers.Conv2D(block.channels, 1, use_bias=False, name=f"{name}_project_conv")(y)
     y = _batch_norm(f"{name}_bn2")(y)
@@ -117,8 +115,8 @@ def load_imagenet_weights(trunk: Any, state: dict[str, NDArray[Any]]) -> None:
         if not layer.weights:
             continue
         prefix, _, part = layer.name.partition("_")
-        key = f"_{part}" if not part.startswith("conv") else f"_{part}"
-        key = {"stem": f"_{'conv_stem' if part == 'conv' else 'bn0'}"}.get(prefix, f"_blocks.{prefix.removeprefix('block')}.{key}")
+        in_block = f"_blocks.{prefix.removeprefix('block')}._{part}"
+        key = {"stem_conv": "_conv_stem", "stem_bn0": "_bn0"}.get(layer.name, in_block)
         try:
             if isinstance(layer, keras.layers.BatchNormalization):
                 mean = state[f"{key}.running_mean"]

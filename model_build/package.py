@@ -67,7 +67,7 @@ def _git(*arguments: str) -> str:
 def pack_arrays(**arrays: NDArray[Any]) -> bytes:
     """Arrays as the bytes of a compressed ``.npz`` file; no pickle."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
 
 

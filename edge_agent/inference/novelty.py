@@ -16,8 +16,8 @@ from edge_agent.errors import ModelContractError
 class Reference:
     """Statistics of the training images, as ``reference.npz`` holds them; no image can be made from them.
 
-    ``class_means`` is float32, shape (classes, F), in the novelty features. ``whitening`` is float32, shape (F, F): features times it have unit
-    covariance within a class. ``core_embeddings`` (float32, shape (M, D)) and ``core_labels`` (int64, shape (M,)) are a small draw of
+    ``class_means`` is float32, shape (classes, F), in the novelty features. ``whitening`` is float32, shape (F, F): features times it have
+    unit covariance within a class. ``core_embeddings`` (float32, shape (M, D)) and ``core_labels`` (int64, shape (M,)) are a small draw of
     training embeddings, from which a head can be fitted again on the device.
     """
 

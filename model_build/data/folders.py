@@ -99,12 +99,12 @@ def read_folders(
     pixels: list[NDArray[np.uint8]] = []
     dropped: list[str] = []
     first_by_digest: dict[str, LabelledFile] = {}
-    for done, (path, label) in enumerate(candidates, start=1):
+    for done, (path, class_index) in enumerate(candidates, start=1):
         content = path.read_bytes()
         relative = path.relative_to(root)
-        entry = LabelledFile(relative, label, _patient_of(path, pattern), hashlib.sha256(content).hexdigest())
+        entry = LabelledFile(relative, class_index, _patient_of(path, pattern), hashlib.sha256(content).hexdigest())
         first = first_by_digest.get(entry.sha256)
-        if first is not None and first.label != label:
+        if first is not None and first.label != class_index:
             raise ConfigError(f"{root}: {first.path} and {relative} are the same image under two labels; remove the wrong one")
         if first is not None:
             dropped.append(f"{relative}: same bytes as {first.path}")
