@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,11 +29,23 @@ _START_TIMEOUT_S = 120.0
 _RECORD_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 _WARM_UP_FILES = 3
+_DISK_FOLDER = "/var/tmp"  # noqa: S108 - survives a restart, so it is no tmpfs
 _START_OF_IMAGE = b"\xff\xd8"
 
 
 class AgentFailedError(EdgeAgentError):
     """The agent that was to be measured ended, or gave no record in time."""
+
+
+def disk_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a temporary folder on a disk where that can be had: in memory, as ``/tmp`` often is, a commit would be too fast to be true."""
+    return tempfile.TemporaryDirectory(prefix="edge-agent-bench-", dir=_DISK_FOLDER if os.access(_DISK_FOLDER, os.W_OK) else None)
+
+
+def write_config(path: Path, settings: Mapping[str, float | str]) -> None:
+    """Write a configuration of settings by their key path, such as ``intake.settle_time_s``."""
+    # JSON's strings and numbers are TOML's too.
+    path.write_text("".join(f"{key} = {msgspec.json.encode(value).decode()}\n" for key, value in settings.items()))
 
 
 class RunningAgent:
@@ -43,21 +55,21 @@ class RunningAgent:
     ----------
     bundle : Path
         The bundle that it runs.
-    settle_time_s : float
-        Its settle time, in seconds.
-    folder : Path, optional
-        Where the home is made; the folder for temporary files by default. A home in memory (``/dev/shm``) commits too fast to be true.
+    settings : mapping, optional
+        Further settings by their key path, such as ``{"intake.settle_time_s": 0.2}``.
 
     Attributes
     ----------
     home, inbox : Path
-        Its folders.
+        Its folders, on a disk.
+    process : subprocess.Popen
+        The agent, while the context lasts.
     """
 
-    def __init__(self, bundle: Path, settle_time_s: float, folder: Path | None = None) -> None:
+    def __init__(self, bundle: Path, settings: Mapping[str, float | str] | None = None) -> None:
         self._bundle = bundle
-        self._settle_time_s = settle_time_s
-        self._temporary = tempfile.TemporaryDirectory(prefix="edge-agent-bench-", dir=folder)
+        self._settings = dict(settings or {})
+        self._temporary = disk_folder()
         self.home = Path(self._temporary.name) / "home"
         self.inbox = self.home / "inbox"
         self._errors = self.home.with_name("stderr.txt")
@@ -65,9 +77,7 @@ class RunningAgent:
     def __enter__(self) -> Self:
         self.inbox.mkdir(parents=True)
         config = self.home.with_name("bench.toml")
-        tables = {"home": self.home, "intake.settle_time_s": self._settle_time_s, "model.bundle": self._bundle.absolute()}
-        # JSON's strings and numbers are TOML's too.
-        config.write_text("".join(f"{key} = {msgspec.json.encode(_plain(value)).decode()}\n" for key, value in tables.items()))
+        write_config(config, {"home": str(self.home), "model.bundle": str(self._bundle.absolute())} | self._settings)
         command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)  # noqa: S603
@@ -143,7 +153,7 @@ def measure_arrivals(bundle: Path, seconds: float, images: Sequence[Path]) -> li
     commits_ms: list[float] = []
     files = _new_jpegs(images)
     try:
-        with RunningAgent(bundle, _SETTLE_TIME_S) as agent:
+        with RunningAgent(bundle, {"intake.settle_time_s": _SETTLE_TIME_S}) as agent:
 
             def step(timeout_s: float = _RECORD_TIMEOUT_S) -> None:
                 name, content = next(files)
@@ -176,7 +186,3 @@ def _new_jpegs(images: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
     contents = [content for path in images if (content := path.read_bytes()).startswith(_START_OF_IMAGE)] or [draw_jpeg(seed=0)]
     for number, content in enumerate(itertools.cycle(contents)):
         yield f"bench-{number:06d}.jpg", distinct_jpeg(content, number)
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
