@@ -25,8 +25,9 @@ FORMAT = 1
 REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz", "golden.npz", "MODEL_CARD.md")
 # A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out.
 MAX_FILE_BYTES = 64 * 1024**2
-# Two boards' kernels round differently in every layer. What a broken kernel does to the embedding is far larger: see docs/architecture.md.
-GOLDEN_TOLERANCE_STEPS = 12.0
+# Kernels round differently in every layer: XNNPACK, plain and reference kernels differed by at most 4 steps, 1.05 on average, on the same
+# images, while the embedding itself spreads over 15 steps. What a broken kernel does is far larger.
+GOLDEN_TOLERANCE_STEPS = 8.0
 GOLDEN_MEAN_TOLERANCE_STEPS = 2.0
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -1,0 +1,177 @@
+"""The whole build on synthetic films: data to bundle, killed and resumed, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+from edge_agent.imaging.decode import decode_image
+from edge_agent.inference.bundle import load_bundle
+from edge_agent.inference.classifier import Classifier
+from model_build.data.phantom import save_phantom
+
+CONFIG = """
+name = "tiny"
+version = "0.0.1"
+serial = 3
+task = "binary"
+[source]
+labels = ["NORMAL", "OPACITY"]
+positive = ["OPACITY"]
+patient_pattern = '^(p\\d+)'
+held_out_fraction = 0.3
+title = "phantoms"
+licence = "ours"
+attribution = "none"
+[input]
+rows = 64
+columns = 64
+[trunk]
+block_count = 3
+[train]
+epochs = 2
+batch_size = 8
+finish_epochs = 1
+[card]
+population = "synthetic phantoms"
+intended_use = "tests"
+limitations = ["Not for real films."]
+"""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("films")
+    for label, opacity_count, first in (("NORMAL", 0, 0), ("OPACITY", 3, 100)):
+        (root / label).mkdir()
+        for number in range(20):
+            path = root / label / f"p{first + number // 2}_{number}.png"
+            save_phantom(path, first + number, rows=96, columns=96, opacity_count=opacity_count)
+    (root / "OPACITY" / "p900_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    return root
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "model_build", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=110, check=False)
+
+
+@pytest.fixture(scope="module")
+def built(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder: killed by SIGKILL after the first epoch, then resumed to its end."""
+    folder = tmp_path_factory.mktemp("run")
+    config, out = folder / "tiny.toml", folder / "out"
+    config.write_text(CONFIG)
+    process = subprocess.Popen(command("train", config, "--data", films, "--out", out), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not (out / "checkpoint.npz").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "bundle").exists()
+    again = run("train", config, "--data", films, "--out", out)
+    assert again.returncode == 10
+    assert "--resume" in again.stderr
+    done = run("train", config, "--data", films, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "held-out patients, int8: AUC" in done.stdout
+    return out
+
+
+def test_the_bundle_runs(built: Path, films: Path) -> None:
+    bundle = load_bundle(built / "bundle")
+    classifier = Classifier(bundle)
+    frame = decode_image((films / "NORMAL" / "p0_0.png").read_bytes(), rows=64, columns=64)
+    verdict = classifier.classify(frame)
+    assert set(verdict.scores) == {"NORMAL", "OPACITY"}
+    assert sum(verdict.scores.values()) == pytest.approx(1.0)
+    again, heatmap = classifier.classify_with_heatmap(frame)
+    assert again.scores == verdict.scores
+    assert heatmap.shape == (*frame.pixels.shape, 3)
+
+
+def test_the_report_says_who_was_trained_on(built: Path) -> None:
+    report = json.loads((built / "report.json").read_text())
+    measured = report["measured"]
+    assert measured["training"]["patients"] + measured["held_out"]["patients"] == report["shipped"]["patients"] == 20
+    assert measured["held_out"]["patients"] == 6
+    assert report["shipped"]["images"] == 40
+    assert len(measured["epoch_losses"]) == 2
+    assert 0.9 <= measured["float_int8_agreement"] <= 1.0
+    assert [name.split(":")[0] for name in report["dropped_files"]] == ["OPACITY/p900_broken.png"]
+    matrix = measured["confusion"]
+    assert sum(matrix.values()) == measured["held_out"]["images"]
+    text = (built / "report.md").read_text()
+    assert "Not a diagnosis" in text
+    assert "held-out ones included" in text
+    assert "p900_broken.png" in text
+
+
+def test_the_manifest_keeps_the_provenance(built: Path) -> None:
+    manifest = json.loads((built / "bundle" / "manifest.json").read_text())
+    assert (manifest["format"], manifest["serial"], manifest["task"]) == (1, 3, "binary")
+    assert manifest["training"]["config"]["train"]["epochs"] == 2
+    assert manifest["training"]["environment"]["packages"]["tensorflow"][0].isdigit()
+    assert "Not for real films." in (built / "bundle" / "MODEL_CARD.md").read_text()
+    text = (built / "bundle" / "manifest.json").read_text()
+    # The manifest travels: no file name, no patient, no path of the building machine.
+    assert "p900" not in text
+    assert str(Path.cwd()) not in text
+
+
+def test_evaluate_measures_the_bundle(built: Path, films: Path) -> None:
+    done = run("evaluate", built / "bundle", films)
+    assert done.returncode == 0, done.stderr
+    assert "40 images of 20 patients" in done.stdout
+    assert "left out: OPACITY/p900_broken.png" in done.stdout
+
+
+def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "tiny.toml", tmp_path / "out"
+    config.write_text(CONFIG.replace("epochs = 2", "epochs = 500"))
+    process = subprocess.Popen(command("train", config, "--data", films, "--out", out), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "The last finished epoch is kept" in stderr
+    assert "--resume" in stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("train", "none.toml", "--data", "."), 10, "no such build config"),
+        (("train", "tiny.toml"), 2, "--data"),
+        (("train", "tiny.toml", "--data", "nowhere"), 2, "not a folder"),
+        (("train", "tiny.toml", "--data", "empty"), 10, "no folder 'NORMAL'"),
+        (("evaluate", "nowhere", "empty"), 20, "no such bundle folder"),
+        (("train", "tiny.toml", "--wrong"), 2, "--wrong"),
+    ],
+)
+def test_wrong_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, message: str, repository: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    (tmp_path / "tiny.toml").write_text(CONFIG)
+    (tmp_path / "empty").mkdir()
+    done = run(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert message in done.stderr
