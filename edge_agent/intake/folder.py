@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import re
 import stat
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SCAN_BATCH_FILES = 500
+BATCH_FILES = 500
+MAX_WAITING_FILES = 5000
+"""A scan pauses while so many files wait, so that a hundred thousand dropped at once do not all stand in memory."""
 RESCAN_S = 300.0
 """The net below the native events: an event that was lost is made up for after so long."""
 POLL_S = 2.0
@@ -164,18 +167,13 @@ class FolderIntake:
         """Whether everything seen has been taken, dealt with and released, and no scan is under way."""
         return not self._table and not self._in_flight and self._scan is None
 
-    @property
-    def scanning(self) -> bool:
-        """Whether :meth:`scan_some` has more to do now."""
-        return self._scan is not None
-
     def rescan(self) -> None:
         """Begin a full scan; one that is under way starts again."""
         self._scan = scan_folder(self._inbox, self._rule)
         self._scan_started_s = time.monotonic()
 
     def scan_some(self) -> None:
-        """Go on with the scan by one batch, or begin the next scan where its time has come.
+        """Go on with the scan by one batch, or begin the next scan where its time has come. Does nothing while too many files wait.
 
         Raises
         ------
@@ -183,6 +181,8 @@ class FolderIntake:
             If the inbox is gone.
         """
         scan = self._scan
+        if len(self._table) >= MAX_WAITING_FILES:
+            return
         if scan is None:
             if time.monotonic() >= self._rescan_at_s:
                 self.rescan()
@@ -191,7 +191,7 @@ class FolderIntake:
         for seen in scan:
             if seen[0] not in self._in_flight:
                 batch.append(seen)
-            if len(batch) == SCAN_BATCH_FILES:
+            if len(batch) == BATCH_FILES:
                 break
         else:
             self._scan = None
@@ -219,8 +219,8 @@ class FolderIntake:
             self._table.forget(path)
 
     def settled(self) -> list[Arrival]:
-        """Return the files whose settle time is over, oldest first. Each must be given back with :meth:`release`."""
-        due = self._table.take_due(time.monotonic_ns())
+        """Return files whose settle time is over, oldest first, a batch at most. Each must be given back with :meth:`release`."""
+        due = self._table.take_due(time.monotonic_ns(), BATCH_FILES)
         if not due:
             return []
         still: list[Seen] = []
@@ -245,10 +245,11 @@ class FolderIntake:
 
     def wake_at_s(self) -> float:
         """The monotonic time at which :meth:`settled` or :meth:`scan_some` next has something to do."""
-        if self._scan is not None:
-            return 0.0
         due_ns = self._table.next_due_ns()
-        return self._rescan_at_s if due_ns is None else min(self._rescan_at_s, due_ns / 1e9)
+        due_s = math.inf if due_ns is None else due_ns / 1e9
+        if len(self._table) >= MAX_WAITING_FILES:
+            return due_s
+        return min(due_s, self._rescan_at_s if self._scan is None else 0.0)
 
     def check_root(self) -> None:
         """Notice an inbox that was deleted, renamed or unmounted.

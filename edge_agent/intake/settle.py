@@ -72,14 +72,14 @@ class SettleTable:
         """Drop a file that is gone."""
         self._waiting.pop(path, None)
 
-    def take_due(self, now_ns: int) -> list[tuple[str, Stamp]]:
-        """Remove and return the files whose time has passed, oldest first.
+    def take_due(self, now_ns: int, limit: int) -> list[tuple[str, Stamp]]:
+        """Remove and return the files whose time has passed, oldest first, at most ``limit``.
 
         The caller must look at each once more: a change of which no event told is found only so.
         """
         due = []
         for path, (stamp, since_ns) in self._waiting.items():
-            if now_ns - since_ns < self._settle_ns:
+            if now_ns - since_ns < self._settle_ns or len(due) == limit:
                 break
             due.append((path, stamp))
         for path, _ in due:

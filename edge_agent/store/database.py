@@ -223,8 +223,8 @@ class Reader:
         seen : sequence of (str, Stamp)
             At most 30,000 paths with what the files look like now.
         with_ctime : bool
-            Whether the ctime must be the same too. It is changed by a rename, so that an image which somebody moved back into the inbox
-            is a new arrival; it is also changed by chmod, which makes no new image of one that stays there.
+            Whether the ctime must be the same too, for a file that has left the inbox. A rename changes it, so that an image which somebody
+            moved back into the inbox is a new arrival. chmod changes it too, which makes no new image of one that never left.
 
         Returns
         -------
@@ -240,7 +240,7 @@ class Reader:
         found = {}
         for path, size_bytes, mtime_ns, ctime_ns, inode, record_id, disposed in rows:
             true_path, stamp = stamps[path]
-            if stamp == (size_bytes, mtime_ns, ctime_ns if with_ctime else stamp[2], inode):
+            if stamp == (size_bytes, mtime_ns, ctime_ns if with_ctime and disposed else stamp[2], inode):
                 found[true_path] = Known(record_id, bool(disposed))
         return found
 

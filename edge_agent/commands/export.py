@@ -1,0 +1,81 @@
+"""``edge-agent export``: records from the database, also while the agent runs."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+def _utc_time(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
+    """Read a date or an RFC 3339 time; without an offset it is UTC."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is not a time; write 2026-07-01 or 2026-07-01T08:30:00Z") from None
+
+
+@click.command(name="export")
+@click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="JSON lines or CSV.")
+@click.option(
+    "--since", callback=_utc_time, metavar="T", help="Only records finished at this time or later: 2026-07-01, 2026-07-01T08:30:00Z."
+)
+@click.option("--until", callback=_utc_time, metavar="T", help="Only records finished before this time.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write here; standard output if not given.")
+@click.option("--rebuild", is_flag=True, help="Write everything in HOME/results again from the database; the agent must be stopped.")
+def command(
+    home: Path | None, form: Literal["jsonl", "csv"], since: datetime | None, until: datetime | None, out: Path | None, *, rebuild: bool
+) -> None:
+    """Write the records of the database to standard output, a file, or HOME/results."""
+    from edge_agent.config import load_config
+    from edge_agent.intake.placing import replacing, storage_error
+    from edge_agent.store.database import Reader
+    from edge_agent.store.export import write_records
+    from edge_agent.store.ledger import DATABASE_NAME
+
+    home = load_config(None, home=home).home
+    database = home / "state" / DATABASE_NAME
+    if rebuild:
+        context = click.get_current_context()
+        for name in ("form", "since", "until", "out"):
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:
+                raise click.UsageError(
+                    f"--rebuild writes all of HOME/results; it does not go with --{'format' if name == 'form' else name}"
+                )
+        _rebuild(home, database)
+        return
+    with Reader(database) as reader:
+        records = reader.records(since=since, until=until)
+        if out is None:
+            write_records(records, form, sys.stdout.buffer)
+            return
+        if not out.parent.is_dir():
+            raise click.BadParameter(f"the folder {out.parent} does not exist", param_hint="--out")
+        try:
+            with replacing(out, durable=True) as file:
+                write_records(records, form, file)
+        except OSError as fault:
+            raise storage_error(fault, f"write {out}") from fault
+
+
+def _rebuild(home: Path, database: Path) -> None:
+    from edge_agent.intake.placing import make_folder
+    from edge_agent.store.database import Reader
+    from edge_agent.store.lock import HomeLock
+    from edge_agent.store.results import ResultFiles
+
+    with Reader(database) as reader:
+        # A running agent adds to the very files that are being replaced.
+        lock = HomeLock(home / "state")
+        try:
+            count = ResultFiles(make_folder(home, ("results",))).rebuild(reader)
+        finally:
+            lock.release()
+    click.echo(f"{count} records written to {home / 'results'}", err=True)

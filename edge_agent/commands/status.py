@@ -1,0 +1,139 @@
+"""``edge-agent status``: how an agent is doing, read from beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from edge_agent.store.database import Reader
+
+
+class _About(msgspec.Struct):
+    """What the agent noted of itself when it last started."""
+
+    inbox: str
+    on_done: str
+    ignore: tuple[str, ...]
+    model: dict[str, str]
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """What ``status --format json`` prints.
+
+    ``pid`` is null where no agent runs; ``waiting`` counts files in the inbox without a record; ``undisposed`` counts records whose file
+    could not leave the inbox yet; ``last`` leaves out the path, which may hold a name.
+    """
+
+    home: str
+    running: bool
+    pid: int | None
+    inbox: str | None
+    model: dict[str, str] | None
+    records: int
+    by_status: dict[str, int]
+    by_decision: dict[str, int]
+    duplicates: int
+    waiting: int | None
+    undisposed: int
+    last: dict[str, str | int | None] | None
+    free_bytes: int
+
+
+@click.command(name="status")
+@click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or programs.")
+def command(home: Path | None, form: Literal["text", "json"]) -> None:
+    """Show whether an agent runs, what it has recorded, and what waits. Changes nothing."""
+    from edge_agent.config import load_config
+
+    status = read_status(load_config(None, home=home).home)
+    click.echo(msgspec.json.encode(status).decode() if form == "json" else _text(status))
+
+
+def read_status(home: Path) -> Status:
+    """Read the state of an agent.
+
+    Raises
+    ------
+    StorageError
+        If no agent has run on this home folder, or its database can not be read.
+    """
+    from edge_agent.store.database import Reader
+    from edge_agent.store.ledger import DATABASE_NAME
+    from edge_agent.store.lock import lock_holder
+
+    state = home / "state"
+    with Reader(state / DATABASE_NAME) as reader:
+        note = reader.note("agent")
+        about = msgspec.json.decode(note, type=_About) if note else None
+        pid = lock_holder(state)
+        totals, last = reader.totals(), reader.last()
+        space = os.statvfs(state)
+        return Status(
+            home=str(home),
+            running=pid is not None,
+            pid=pid,
+            inbox=about.inbox if about else None,
+            model=about.model if about else None,
+            records=sum(totals.by_status.values()),
+            by_status=totals.by_status,
+            by_decision=totals.by_decision,
+            duplicates=totals.duplicates,
+            waiting=_count_waiting(reader, about) if about else None,
+            undisposed=totals.undisposed,
+            last=None
+            if last is None
+            else {
+                "id": last.id,
+                "finished_at": msgspec.json.encode(last.finished_at).decode().strip('"'),
+                "status": last.status,
+                "decision": last.decision,
+                "reason": last.reason.code if last.reason else None,
+            },
+            free_bytes=space.f_bavail * space.f_frsize,
+        )
+
+
+def _count_waiting(reader: Reader, about: _About) -> int | None:
+    """Count the files of the inbox that have no record; None where the inbox can not be read."""
+    from itertools import islice
+
+    from edge_agent.errors import SourceGoneError
+    from edge_agent.intake.folder import BATCH_FILES, IgnoreRule, scan_folder
+
+    count = 0
+    try:
+        seen = scan_folder(Path(about.inbox), IgnoreRule(about.ignore))
+        while batch := list(islice(seen, BATCH_FILES)):
+            count += len(batch) - len(reader.known(batch, with_ctime=about.on_done != "keep"))
+    except SourceGoneError:
+        return None
+    return count
+
+
+def _text(status: Status) -> str:
+    def counts(values: dict[str, int]) -> str:
+        return ", ".join(f"{count} {name}" for name, count in sorted(values.items())) or "none yet"
+
+    last = status.last
+    lines = {
+        "agent": f"running, process {status.pid}" if status.running else "not running",
+        "home": status.home,
+        "inbox": f"{status.inbox or 'not known'}: " + ("can not be read" if status.waiting is None else f"{status.waiting} waiting"),
+        "model": f"{status.model['name']} {status.model['version']}" if status.model else "not known",
+        "records": f"{status.records} ({counts(status.by_status)}; {status.duplicates} duplicates)",
+        "decisions": counts(status.by_decision),
+        "last record": f"{last['id']} at {last['finished_at']}: {last['decision'] or last['status']}"
+        + (f" ({last['reason']})" if last["reason"] else "")
+        if last
+        else "none yet",
+        "free space": f"{status.free_bytes / 1e9:.1f} GB",
+    }
+    if status.undisposed:
+        lines["not moved"] = f"{status.undisposed} recorded images are still in the inbox; may the agent write to their folders?"
+    return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())

@@ -1,0 +1,235 @@
+"""The durable side of the agent: database, files and ``results/``, written in the one order that survives a crash at any point.
+
+1. The record is committed. From here on the image has its one result.
+2. The image leaves the inbox.
+3. ``results/`` is written.
+4. The database learns of 2 with the next commit, and of 3 when the disk has it.
+
+A crash after 1 is made up for at the next start, from what the database still holds as not done.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import msgspec
+
+from edge_agent.errors import StorageError
+from edge_agent.intake.disposal import Disposal, OnDone
+from edge_agent.intake.disposal import Outcome as DisposalOutcome
+from edge_agent.intake.settle import Stamp
+from edge_agent.records import Arrival, Record
+from edge_agent.store.database import Database, Settlement
+from edge_agent.store.results import Mark, ResultFiles
+
+DATABASE_NAME = "edge-agent.db"
+IDLE_S = 1.0
+BUSY_S = 20.0
+_SYNCED_NOTE = "results_synced"
+
+
+class Ledger:
+    """Enters records and does what follows from each. All methods belong to one thread.
+
+    Parameters
+    ----------
+    home, inbox : Path
+        Existing folders; ``home`` with results, done, rejected and state in it.
+    on_done : {"move", "keep", "delete"}
+        See :class:`~edge_agent.intake.disposal.Disposal`.
+
+    Raises
+    ------
+    StorageError
+        If the database can not be opened.
+    """
+
+    def __init__(self, home: Path, inbox: Path, on_done: OnDone) -> None:
+        self._keeps = on_done == "keep"
+        self._database = Database(home / "state" / DATABASE_NAME)
+        self._disposal = Disposal(inbox, home, on_done)
+        self._results = ResultFiles(home / "results")
+        self._settlements: list[Settlement] = []
+        self._notes: dict[str, str] = {}
+        self._untidy_since_s: float | None = None
+        self._last_entry_s = 0.0
+        self._is_syncing = False
+
+    def recover(self) -> tuple[int, int]:
+        """Finish what an earlier run left half done.
+
+        Returns
+        -------
+        tuple of int
+            How many files waited for their disposal, and how many records were written to ``results/`` again.
+
+        Raises
+        ------
+        StorageError
+            If the home folder can not be written.
+        """
+        waiting = self._database.undisposed()
+        for record, arrival in waiting:
+            outcome = self._disposal.dispose(record, arrival, resume=True)
+            self._settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
+        if waiting:
+            self._commit([], [])
+        note = self._database.note(_SYNCED_NOTE)
+        mark = msgspec.json.decode(note, type=Mark) if note else Mark()
+        healed = self._results.heal(self._database, mark)
+        if waiting or healed:
+            self._untidy_since_s = time.monotonic()
+        return len(waiting), healed
+
+    def without_record(self, seen: list[tuple[str, Stamp]]) -> list[tuple[str, Stamp]]:
+        """Leave out the files that have a record already, and try again to get those out of the inbox that should have left it.
+
+        A file whose record says that it left is one whose move the power cut undid, or whose folder did not let it go.
+        """
+        known = self._database.known(seen, with_ctime=not self._keeps)
+        if known and not self._keeps:
+            for path, stamp in seen:
+                if path in known:
+                    self._dispose_known(path, stamp, known[path].record_id)
+        return [each for each in seen if each[0] not in known]
+
+    def enter(
+        self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]] = ()
+    ) -> list[tuple[Record, DisposalOutcome]]:
+        """Enter new records, durably, in one transaction; then dispose of their files and write them to ``results/``.
+
+        Parameters
+        ----------
+        found : sequence of (Record, Arrival)
+            New records without id.
+        restamped : sequence of (int, Arrival)
+            Records whose file stays in the inbox and was merely touched.
+
+        Returns
+        -------
+        list of (Record, Outcome)
+            The records as entered, with id, commit and total time, and what became of each file.
+
+        Raises
+        ------
+        StorageError
+            If something can not be written. What is not durable then has its image still in the inbox; what is, is finished at the next
+            start.
+        """
+        started_ns = time.monotonic_ns()
+        ids = self._commit(found, restamped)
+        committed_ns = time.monotonic_ns()
+        entered = []
+        for record_id, (record, arrival) in zip(ids, found, strict=True):
+            timing = msgspec.structs.replace(
+                record.timing_ms, commit=_ms(committed_ns - started_ns), total=_ms(committed_ns - arrival.settled_ns)
+            )
+            record = msgspec.structs.replace(record, id=record_id, timing_ms=timing)
+            outcome = self._disposal.dispose(record, arrival)
+            self._settlements.append(Settlement(record_id, timing.commit, timing.total, outcome != "refused"))
+            entered.append((record, outcome))
+        if entered:
+            self._results.append([record for record, _ in entered])
+        self._last_entry_s = time.monotonic()
+        self._untidy_since_s = self._untidy_since_s or self._last_entry_s
+        return entered
+
+    def note(self, name: str, text: str) -> None:
+        """Note something, with the next commit."""
+        self._notes[name] = text
+        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def tidy_at_s(self) -> float:
+        """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing."""
+        if self._untidy_since_s is None or self._is_syncing:
+            return math.inf
+        return min(self._last_entry_s + IDLE_S, self._untidy_since_s + BUSY_S)
+
+    def tidy(self, report: Callable[[Mark | StorageError], None]) -> None:
+        """Where it is time: commit what waits for a commit, and let another thread wait until the disk has ``results/``.
+
+        Parameters
+        ----------
+        report : callable
+            Called from that thread with the mark to give to :meth:`synced`, or with what went wrong.
+        """
+        if time.monotonic() >= self.tidy_at_s():
+            self._start_sync(report)
+
+    def synced(self, mark: Mark) -> None:
+        """Note, with the next commit, that the disk has ``results/`` up to a mark."""
+        self._is_syncing = False
+        self._notes[_SYNCED_NOTE] = msgspec.json.encode(mark).decode()
+
+    def close(self, *, sync_patience_s: float) -> None:
+        """Commit what waits for a commit, wait for the disk to have ``results/``, and close the database.
+
+        Parameters
+        ----------
+        sync_patience_s : float
+            How long to wait for the disk. Where it takes longer, the next start writes the last records to ``results/`` once more.
+
+        Raises
+        ------
+        StorageError
+            If something can not be written; the next start makes up for it.
+        """
+        try:
+            if self._untidy_since_s is not None:
+                finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
+                self._start_sync(finished.put)
+                with suppress(Empty):
+                    answer = finished.get(timeout=sync_patience_s)
+                    if isinstance(answer, StorageError):
+                        raise answer
+                    self.synced(answer)
+            if self._settlements or self._notes:
+                self._commit([], [])
+        finally:
+            self._database.close()
+
+    def _start_sync(self, report: Callable[[Mark | StorageError], None]) -> None:
+        self._commit([], [])
+        self._is_syncing = True
+        self._untidy_since_s = None
+        threading.Thread(target=self._sync, args=(self._results.mark(), report), name="sync", daemon=True).start()
+
+    def _commit(self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]]) -> list[int]:
+        ids = self._database.insert(found, settlements=self._settlements, restamped=restamped, notes=self._notes)
+        self._settlements = []
+        self._notes = {}
+        return ids
+
+    def _dispose_known(self, path: str, stamp: Stamp, record_id: int) -> None:
+        record = self._database.record(record_id)
+        arrival = Arrival(
+            source=record.source,
+            path=path,
+            size_bytes=stamp.size_bytes,
+            mtime_ns=stamp.mtime_ns,
+            ctime_ns=stamp.ctime_ns,
+            inode=stamp.inode,
+            received_at=record.received_at,
+            settled_ns=0,
+        )
+        outcome = self._disposal.dispose(record, arrival, resume=True)
+        self._settlements.append(Settlement(record_id, None, None, outcome != "refused"))
+        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def _sync(self, mark: Mark, report: Callable[[Mark | StorageError], None]) -> None:
+        try:
+            self._results.sync()
+        except StorageError as fault:
+            report(fault)
+        else:
+            report(mark)
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)
