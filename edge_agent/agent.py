@@ -234,7 +234,7 @@ class Agent:
                 self._ready.extend(self._intake.settled())
             self._hand_out()
             self._enter_outcomes()
-            self._ledger.tidy(self._mailbox.put)
+            self._ledger.tidy(self._mailbox.put, quiet=self._intake.is_quiet)
             self._heartbeat()
 
     def _nothing_left(self) -> bool:
@@ -256,7 +256,7 @@ class Agent:
         """How long the main loop may sleep if no message comes."""
         if self._ready and self._in_hand < self._in_hand_limit():
             return 0.0
-        wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s())
+        wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet))
         if self._wants_more():
             wake_at_s = min(wake_at_s, self._intake.wake_at_s())
         patience_s = max(0.0, wake_at_s - time.monotonic())

@@ -145,21 +145,27 @@ class Ledger:
         self._notes[name] = text
         self._untidy_since_s = self._untidy_since_s or time.monotonic()
 
-    def tidy_at_s(self) -> float:
-        """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing."""
+    def tidy_at_s(self, *, quiet: bool) -> float:
+        """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing.
+
+        ``quiet`` says that no image is on its way, which the disk would have to serve at the same time.
+        """
         if self._untidy_since_s is None or self._is_syncing:
             return math.inf
-        return min(self._last_entry_s + IDLE_S, self._untidy_since_s + BUSY_S)
+        busy_s = self._untidy_since_s + BUSY_S
+        return min(self._last_entry_s + IDLE_S, busy_s) if quiet else busy_s
 
-    def tidy(self, report: Callable[[Mark | StorageError], None]) -> None:
+    def tidy(self, report: Callable[[Mark | StorageError], None], *, quiet: bool) -> None:
         """Where it is time: commit what waits for a commit, and let another thread wait until the disk has ``results/``.
 
         Parameters
         ----------
         report : callable
             Called from that thread with the mark to give to :meth:`synced`, or with what went wrong.
+        quiet : bool
+            As for :meth:`tidy_at_s`.
         """
-        if time.monotonic() >= self.tidy_at_s():
+        if time.monotonic() >= self.tidy_at_s(quiet=quiet):
             self._start_sync(report)
 
     def synced(self, mark: Mark) -> None:
