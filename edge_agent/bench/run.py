@@ -90,7 +90,7 @@ def _images(subject: Subject, folder: Path | None, scratch: Path, warnings: list
         raise ConfigError(f"{folder} holds no image that can be decoded; leave --images out to use drawn ones")
     if len(usable) < len(files):
         warnings.append(f"of {len(files)} files in the image folder {len(usable)} were used")
-    return usable, f"{len(usable)} files of the folder {folder.name}"
+    return usable, f"folder {folder.name}: {len(usable)}"
 
 
 def _can_be_decoded(path: Path) -> bool:

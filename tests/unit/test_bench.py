@@ -160,7 +160,7 @@ def test_a_comparison_warns_of_what_can_not_be_compared() -> None:
     other = msgspec.structs.replace(
         RESULT,
         model=msgspec.structs.replace(RESULT.model, digest="cd" * 32, name="other"),
-        images="12 files of the folder films",
+        images="folder films: 12",
         invalid=["throttled while the benchmark ran"],
     )
     text = shown(print_comparison, [(Path("a.json"), RESULT), (Path("b.json"), other)])
