@@ -187,7 +187,7 @@ class Ledger:
             If something can not be written; the next start makes up for it.
         """
         try:
-            if self._untidy_since_s is not None:
+            if self._untidy_since_s is not None or self._is_syncing:  # of a sync under way nobody would hear any more
                 finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
                 self._start_sync(finished.put)
                 with suppress(Empty):
