@@ -90,7 +90,7 @@ def make_folder(root: Path, parts: tuple[str, ...]) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for part in parts:
-            for name in (part, fit_name(part, tag="-folder")):
+            for name in (part, fit_name(part, "-folder")):
                 with suppress(FileExistsError):
                     (folder / name).mkdir(exist_ok=True)
                     folder = folder / name

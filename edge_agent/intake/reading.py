@@ -83,7 +83,7 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
         raise _open_fault(fault) from fault
     finally:
         os.close(folder)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode) or not Stamp.of_stat(before).same_content(Stamp.of_arrival(arrival)):
             raise StillChangingError
@@ -93,13 +93,29 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
                 f"The file has {before.st_size:,} bytes; at most {max_file_bytes:,} are taken. "
                 "If it really is one image, raise max_file_bytes in the configuration, then drop it again.",
             )
-        try:
-            content = file.readall()
-        except OSError as fault:
-            raise InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.") from fault
+        content = _read_whole(descriptor, before.st_size)
         if len(content) != before.st_size or Stamp.of_stat(os.fstat(descriptor)) != Stamp.of_stat(before):
             raise StillChangingError
+    finally:
+        os.close(descriptor)
     return content
+
+
+def _read_whole(descriptor: int, size_bytes: int) -> bytes:
+    """Read to the end, but not much further than a file of that size should go."""
+    parts: list[bytes] = []
+    wanted = size_bytes + 1
+    try:
+        while wanted > 0 and (part := os.read(descriptor, wanted)):
+            parts.append(part)
+            wanted -= len(part)
+    except OSError as fault:
+        raise _read_error(fault) from fault
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _read_error(fault: OSError) -> InputFault:
+    return InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.")
 
 
 def _open_fault(fault: OSError) -> InputFault | OSError:
@@ -113,6 +129,6 @@ def _open_fault(fault: OSError) -> InputFault | OSError:
         case errno.ENXIO | errno.ENODEV:
             return InputFault("not_a_file", "This is not a file but a device, a pipe or a socket. Drop image files only.")
         case errno.EIO | errno.ESTALE | errno.ENOMEDIUM:
-            return InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.")
+            return _read_error(fault)
         case _:
             return fault

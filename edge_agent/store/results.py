@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -161,7 +162,7 @@ class ResultFiles:
         for name in names_for(path.name, record.id or 0, ".json"):
             target = folder / name
             # A name that came twice: the first image keeps NAME.json, the next one gets its record's number.
-            if not os.path.lexists(target) or _sidecar_id(target) == record.id:
+            if _is_free(target) or _sidecar_id(target) == record.id:
                 with replacing(target) as file:
                     file.write(content)
                 return
@@ -169,6 +170,15 @@ class ResultFiles:
 
 def _day(record: Record) -> date:
     return record.finished_at.date()
+
+
+def _is_free(path: Path) -> bool:
+    """Nothing is there, or the empty file that a power cut makes of one that was just written."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def _sidecar_id(path: Path) -> int | None:

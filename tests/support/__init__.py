@@ -1,0 +1,1 @@
+"""What tests of several kinds share: a tiny classifier, small images, and an agent's folders."""

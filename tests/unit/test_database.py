@@ -1,0 +1,244 @@
+"""The database: what is written is what is read, whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.agents import MODEL, NOON, make_arrival, make_record
+
+from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.intake.settle import Stamp
+from edge_agent.records import Reason, Timing
+from edge_agent.store import database as database_module
+from edge_agent.store.database import Database, Reader, Settlement
+from edge_agent.store.rows import RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "edge-agent.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with Database(path) as database:
+        yield database
+
+
+def stamp_of(arrival) -> Stamp:
+    return Stamp.of_arrival(arrival)
+
+
+def test_a_record_comes_back_as_it_went_in(database: Database) -> None:
+    plain = make_record(reason=None, model=None, scores={}, label=None, findings=[], decision=None, novelty=None, quality=[], sha256="")
+    ids = database.insert([(make_record(), make_arrival()), (plain, make_arrival("b"))])
+    assert ids == [1, 2]
+    assert database.record(1) == msgspec.structs.replace(make_record(), id=1)
+    assert database.record(2) == msgspec.structs.replace(plain, id=2)
+
+
+@given(
+    path=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
+    message=st.text(st.characters(codec="utf-8")),
+    scores=st.dictionaries(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False, allow_infinity=False)),
+    finished_at=st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2999, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+def test_any_text_number_and_time_survives_the_row(path: str, message: str, scores: dict[str, float], finished_at: datetime) -> None:
+    record = make_record(path=path, reason=Reason("x", message), scores=scores, finished_at=finished_at)
+    row = [7, *row_from_record(record, make_arrival(path))]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        row = connection.execute(f"SELECT {', '.join('?' * len(row))}", row).fetchone()
+    back = record_from_row(row)
+    assert back == msgspec.structs.replace(record, id=7)
+    assert arrival_from_row(row, back) == make_arrival(path)
+
+
+def test_times_sort_as_text() -> None:
+    times = [NOON.replace(microsecond=0), NOON.replace(microsecond=500_000), NOON + timedelta(seconds=1)]
+    assert sorted(map(time_text, times)) == [time_text(time) for time in times]
+    with pytest.raises(ValueError, match="UTC"):
+        time_text(NOON.replace(tzinfo=None))
+
+
+@given(st.integers(min_value=0, max_value=2**64 - 1))
+def test_unsigned_numbers_fit_into_signed_ones_and_back(value: int) -> None:
+    assert -(2**63) <= signed_64(value) < 2**63
+    assert signed_64(value) % 2**64 == value
+
+
+def test_names_that_are_not_utf_8_and_numbers_beyond_63_bits_are_kept(database: Database) -> None:
+    name = b"a/\xffb.png".decode("utf-8", "surrogateescape")
+    arrival = make_arrival(name, inode=2**64 - 1, mtime_ns=2**63 - 5)
+    database.insert([(make_record(path="a/\\xffb.png"), arrival)])
+    [(record, back)] = database.undisposed()
+    assert (record.path, back.path, back.inode, back.mtime_ns) == ("a/\\xffb.png", name, 2**64 - 1, 2**63 - 5)
+    assert database.known([(name, stamp_of(arrival))], with_ctime=True).keys() == {name}
+
+
+def test_one_bad_record_and_nothing_of_its_group_is_written(database: Database) -> None:
+    with pytest.raises(StorageError):
+        database.insert([(make_record(), make_arrival()), (make_record(status="lost"), make_arrival())])
+    assert list(database.records()) == []
+    assert database.insert([(make_record(), make_arrival())])
+
+
+def test_commits_are_durable_and_the_journal_is_a_log(database: Database, path: Path) -> None:
+    assert database._rows("PRAGMA journal_mode") == [("wal",)]
+    assert database._rows("PRAGMA synchronous") == [(2,)]  # FULL
+    database.insert([(make_record(), make_arrival())])
+    with Reader(path) as reader:  # while the writer is open
+        assert reader.last() == database.last()
+        assert reader.totals().by_status == {"done": 1}
+
+
+def test_what_becomes_known_later_is_added_without_losing_what_was_known(database: Database) -> None:
+    database.insert([(make_record(), make_arrival())])
+    assert [record.id for record, _ in database.undisposed()] == [1]
+    database.insert([], settlements=[Settlement(1, 1.5, 9.5, disposed=True)], notes={"a": "1"})
+    database.insert([], settlements=[Settlement(1, None, None, disposed=True)], notes={"a": "2"})
+    assert database.record(1).timing_ms == Timing(1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 9.5)
+    assert database.undisposed() == []
+    assert (database.note("a"), database.note("b")) == ("2", None)
+
+
+def test_the_first_copy_is_a_result_of_the_same_model(database: Database) -> None:
+    digest = MODEL.digest
+    assert database.first_of("ab" * 32, digest) is None
+    rejected = make_record(status="rejected", model=None)
+    other = make_record(model=msgspec.structs.replace(MODEL, digest="e" * 64))
+    database.insert([(each, make_arrival()) for each in (rejected, other, make_record(), make_record(duplicate_of=3), make_record())])
+    first = database.first_of("ab" * 32, digest)
+    assert first is not None
+    assert first.id == 3
+
+
+def test_a_file_is_known_by_what_lstat_says_of_it(database: Database) -> None:
+    arrival = make_arrival("a")
+    database.insert([(make_record(path="a"), arrival)])
+    seen = stamp_of(arrival)
+    touched = seen._replace(ctime_ns=99)
+
+    def known(stamp: Stamp, *, with_ctime: bool) -> bool:
+        return "a" in database.known([("a", stamp), ("b", seen)], with_ctime=with_ctime)
+
+    assert known(seen, with_ctime=True)
+    assert known(touched, with_ctime=True), "it has not left the inbox: chmod makes no new image of it"
+    database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+    assert known(seen, with_ctime=True)
+    assert known(touched, with_ctime=False)
+    assert not known(touched, with_ctime=True), "it had left: somebody brought it back"
+    for other in (seen._replace(inode=1), seen._replace(size_bytes=1), seen._replace(mtime_ns=1)):
+        assert not known(other, with_ctime=False)
+
+
+def test_a_touched_file_is_known_by_its_new_stamp(database: Database) -> None:
+    database.insert([(make_record(path="a"), make_arrival("a"))])
+    new = make_arrival("a", mtime_ns=77)
+    database.insert([], restamped=[(1, new)])
+    assert database.known([("a", stamp_of(new))], with_ctime=True)["a"].record_id == 1
+    last = database.last_at("a")
+    assert last is not None
+    assert last.id == 1
+    assert database.last_at("b") is None
+
+
+def test_records_come_by_id_and_by_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PAGE_ROWS", 3)
+    times = [NOON + timedelta(hours=hour) for hour in (0, 1, 2, 3, 4, 5, 6)]
+    database.insert([(make_record(finished_at=time), make_arrival()) for time in times])
+
+    def ids(**limits: object) -> list[int | None]:
+        return [record.id for record in database.records(**limits)]
+
+    assert ids() == [1, 2, 3, 4, 5, 6, 7]
+    assert ids(after_id=5) == [6, 7]
+    assert ids(since=times[2]) == [3, 4, 5, 6, 7]
+    assert ids(until=times[2]) == [1, 2]
+    assert ids(since=times[1], until=times[3]) == [2, 3]
+    assert ids(since=times[6] + timedelta(seconds=1)) == []
+
+
+def test_totals(database: Database) -> None:
+    duplicate = make_record(decision="negative", duplicate_of=1)
+    rejected = make_record(status="rejected", decision=None)
+    database.insert([(each, make_arrival()) for each in (make_record(), duplicate, rejected)], settlements=[])
+    database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+    totals = database.totals()
+    assert totals.by_status == {"done": 2, "rejected": 1}
+    assert totals.by_decision == {"review": 1, "negative": 1}
+    assert (totals.duplicates, totals.undisposed) == (1, 2)
+
+
+def test_an_id_is_never_used_twice(database: Database) -> None:
+    database.insert([(make_record(), make_arrival())])
+    database._connection.execute("DELETE FROM record")
+    assert database.insert([(make_record(), make_arrival())]) == [2]
+
+
+def test_a_newer_version_is_refused(path: Path) -> None:
+    Database(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for opening in (Database, Reader):
+        with pytest.raises(StorageError, match=r"newer edge-agent \(schema 99; this one knows 1\)"):
+            opening(path)
+
+
+def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    for opening in (Database, Reader):
+        with pytest.raises(StorageError, match="not a database of edge-agent"):
+            opening(path)
+
+
+def test_a_damaged_file_is_named_with_the_next_step(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough to look like one" * 100)
+    with pytest.raises(StorageError, match=r"damaged .*move edge-agent\.db"):
+        Database(path)
+
+
+def test_a_missing_database_is_no_agent(path: Path) -> None:
+    with pytest.raises(StorageError, match="no agent has run"):
+        Reader(path)
+
+
+def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="can not open"):
+        Database(tmp_path / "absent" / "edge-agent.db")
+
+
+def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(database: Database) -> None:
+    database.insert([(make_record(), make_arrival())])
+    pages = database._rows("PRAGMA page_count")[0][0]
+    database._connection.execute(f"PRAGMA max_page_count = {pages}")
+    big = make_record(reason=Reason("x", "y" * 100_000))
+    with pytest.raises(DiskFullError, match="free some space"):
+        database.insert([(big, make_arrival())])
+    assert [record.id for record in database.records()] == [1]
+    database._connection.execute("PRAGMA max_page_count = 1000000")
+    assert database.insert([(big, make_arrival())]) == [2]
+
+
+def test_a_database_that_another_program_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "_LOCK_WAIT_S", 0.01)
+    with Database(path) as database, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="another program holds it locked"):
+            database.insert([(make_record(), make_arrival())])
+
+
+def test_every_field_of_a_record_has_its_column() -> None:
+    stored = set(RECORD_COLUMNS)
+    for field in make_record().__struct_fields__:
+        assert any(column == field or column.startswith((f"{field}_", f"{field.removesuffix('_ms')}_")) for column in stored) or (
+            field == "timing_ms" and {f"{stage}_ms" for stage in Timing.__struct_fields__} <= stored
+        ), field
