@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.surfaces import systemd
+from model_build.data.phantom import save_phantom
 
 INSTALLED = "/opt/edge-agent/bin/edge-agent"
 
@@ -125,16 +126,13 @@ sys.exit(main())
 """
 
 
-def test_inference_needs_no_memory_that_is_writable_and_executable(tmp_path: Path, repository: Path) -> None:
+def test_the_agent_needs_no_memory_that_is_writable_and_executable(tmp_path: Path, repository: Path) -> None:
     if not (repository / "edge_agent" / "models" / "cxr-pneumonia" / "manifest.json").is_file():
         pytest.skip("the bundle that ships is not there")
-    from model_build.data.phantom import save_phantom
-
-    save_phantom(tmp_path / "a.png", 0, rows=256, columns=256)
-    run = subprocess.run(
-        [sys.executable, "-c", REFUSE_NEW_CODE, "predict", "--format", "jsonl", str(tmp_path / "a.png")], capture_output=True, text=True
-    )
+    (tmp_path / "inbox").mkdir()
+    save_phantom(tmp_path / "inbox" / "a.png", 0, rows=256, columns=256)
+    run = subprocess.run([sys.executable, "-c", REFUSE_NEW_CODE, "run", "--once", "--home", str(tmp_path)], capture_output=True, text=True)
     if run.returncode == 77:
         pytest.skip("this kernel has no PR_SET_MDWE (Linux 6.3 has)")
     assert run.returncode == 0, run.stderr
-    assert '"status":"done"' in run.stdout
+    assert '"status":"done"' in (tmp_path / "results" / "predictions.jsonl").read_text("utf-8")
