@@ -65,7 +65,7 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     still_s : float
         A picture is taken when the scene has been still for so many seconds.
     motion_threshold : float
-        Mean absolute difference of two successive frames, in grey levels (0 to 255), above which the scene moves.
+        Mean absolute difference from the frame that the stillness began with, in grey levels (0 to 255), above which the scene moves.
     difference_threshold : float
         Mean absolute difference from the last picture taken, in grey levels, from which the scene is a new one.
     stall_timeout_s : float

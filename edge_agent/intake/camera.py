@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"camera-\d{8}T\d{6}\.\d{3}Z-\d{3}\.png")
 _STOP_CHECK_S = 0.1
+# Some cameras that died repeat their last picture for ever and call it success. A sensor's noise never gives the same picture twice, but
+# a stream of a scene at rest may, from one key frame to the next: so only a long sameness is suspicious, and opening again does no harm.
+_FROZEN_S = 60.0
 # Each reader that hangs for ever keeps a thread and perhaps the device. A fresh process is the only way to get them back.
 _MAX_HUNG_READERS = 8
 
@@ -180,13 +183,10 @@ class CameraSource:
             if last_pixels is None:
                 self.status = f"camera {self._label} is working"
                 _log.info("camera_opened source=%s rows=%d columns=%d", self._label, *item.pixels.shape[:2])
-            # A dead camera may repeat its last picture for ever, and no scene looks more still. Noise makes live pictures differ, so a
-            # repeat says nothing; a source that truly never changes is still taken, after it has been opened a second time.
-            if last_pixels is not None and np.array_equal(item.pixels, last_pixels):
-                if item.at_s - last_news_s > self._config.stall_timeout_s:
-                    return "the picture is frozen"
-                continue
-            last_pixels, last_news_s = item.pixels, item.at_s
+            if last_pixels is None or not np.array_equal(item.pixels, last_pixels):
+                last_pixels, last_news_s = item.pixels, item.at_s
+            elif item.at_s - last_news_s > _FROZEN_S:
+                return "the picture is frozen"
             self._consider(item)
         return f"no frame came for {self._config.stall_timeout_s:g} s"
 

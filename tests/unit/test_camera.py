@@ -280,17 +280,25 @@ def test_a_new_size_after_reconnecting_is_a_new_scene(inbox: Path, watch: Callab
     assert shapes == [(120, 160, 3), (240, 320, 3)]
 
 
-def test_a_frozen_picture_is_not_a_still_scene(watch: Callable[..., CameraSource]) -> None:
-    frozen = FakeCapture(itertools.chain(itertools.islice(live(draw_scene(1)), 5), itertools.repeat(draw_scene(1, shift=20))))
-    source = watch(lambda: frozen, lambda: FakeCapture(opens=False))
-    eventually(lambda: frozen.released.is_set())
-    eventually(lambda: "it can not be opened" in source.status)
-    assert source.frames_taken == 0
+def test_a_frozen_picture_makes_the_camera_be_opened_again(watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.intake.camera._FROZEN_S", 0.5)
+    frozen = FakeCapture(itertools.repeat(draw_scene(1)))
+    source = watch(lambda: frozen, lambda: FakeCapture(live(draw_scene(4))))
+    eventually(lambda: source.frames_taken == 2)
+    assert frozen.released.is_set()
 
 
-def test_a_source_that_never_changes_is_taken_once_it_was_opened_again(watch: Callable[..., CameraSource]) -> None:
-    source = watch(lambda: FakeCapture(itertools.repeat(draw_scene(1))))
-    eventually(lambda: source.frames_taken == 1)
+def test_a_picture_that_never_changes_is_taken_once(watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.intake.camera._FROZEN_S", 0.3)
+    opened: list[FakeCapture] = []
+
+    def opening() -> FakeCapture:
+        opened.append(FakeCapture(itertools.repeat(draw_scene(1))))
+        return opened[-1]
+
+    source = watch(opening)
+    eventually(lambda: len(opened) == 3)
+    assert source.frames_taken == 1
 
 
 def test_a_full_disk_stops_the_camera_with_its_own_error(
