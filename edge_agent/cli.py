@@ -27,8 +27,8 @@ COMMAND_MODULES = MappingProxyType(
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
-EXIT_BROKEN_PIPE = 141
-"""128 + SIGPIPE: the reader of our standard output went away (``edge-agent export | head``)."""
+EXIT_BROKEN_PIPE = 1
+"""The reader of our standard output went away (``edge-agent export | head``); the same that click gives."""
 
 
 class LazyGroup(click.Group):
