@@ -15,15 +15,13 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.bench.child import Answer, Job
+from edge_agent.bench.child import PATIENCE, Answer, Job
 from edge_agent.bench.result import MIN_ITERATIONS, ModelFile, Row, Stage, latency_of
 from edge_agent.errors import ModelError
 from edge_agent.inference.bundle import load_bundle
 
 _TFLITE_IDENTIFIER = b"TFL3"
 _START_STAGES: tuple[Stage, ...] = ("import", "load", "first_invoke")
-# A cold start that takes long (TensorFlow's import) is repeated less often; its rows are then marked as short.
-_START_PATIENCE = 3
 _CHILD_GRACE_S = 300
 _MANY_CORES = 8
 
@@ -124,7 +122,7 @@ def _start_rows(job: Job, report: Callable[[str], None]) -> list[Row]:
     samples_ms: dict[Stage, list[float]] = {stage: [] for stage in _START_STAGES}
     started_s = time.monotonic()
     elapsed_s, count = 0.0, 0
-    while (elapsed_s < job.seconds or count < MIN_ITERATIONS) and elapsed_s < job.seconds * _START_PATIENCE:
+    while (elapsed_s < job.seconds or count < MIN_ITERATIONS) and elapsed_s < job.seconds * PATIENCE:
         answer = _run_child(job)
         if answer.error is not None:
             return [Row(runtime=job.runtime, threads=job.threads, stage=None, error=answer.error)]

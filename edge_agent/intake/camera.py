@@ -23,7 +23,7 @@ from edge_agent.intake.capture import (
     FrameReader,
     TimedFrame,
     open_capture,
-    require_opencv,
+    prepare_opencv,
     source_kind,
     without_password,
 )
@@ -98,7 +98,7 @@ class CameraSource:
         ConfigError
             If OpenCV is not installed, or the source is a file that does not exist.
         """
-        require_opencv()
+        prepare_opencv()
         if self._kind == "file" and not Path(self._config.source).is_file():
             raise ConfigError(f"camera.source: there is no video file {self._label}; give a V4L2 index (such as 0), a URL or a video file")
         for left_over in self._inbox.glob(".camera-*.png.part"):

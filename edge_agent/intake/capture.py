@@ -75,14 +75,21 @@ def without_password(source: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
-def require_opencv() -> None:
-    """Raise :class:`ConfigError` where OpenCV is not installed."""
+def prepare_opencv() -> None:
+    """Load OpenCV, for use beside inference.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
     try:
-        import cv2  # noqa: F401
+        import cv2
     except ImportError as fault:
         raise ConfigError(
             f"the camera needs OpenCV, which can not be loaded ({fault}): install it with  pip install 'edge-agent[camera]'"
         ) from fault
+    cv2.setNumThreads(1)  # shrinking a frame is little work; a thread on each core would only stand in the way of the classifiers
 
 
 def open_capture(source: str, timeout_s: float) -> Capture:

@@ -103,6 +103,13 @@ def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_result(write(tmp_path / "pi4.json")) == RESULT
 
 
+def test_the_reference_results_can_be_read_and_are_sound(repository: Path) -> None:
+    for path in (repository / "docs" / "bench").glob("*.json"):
+        result = read_result(path)
+        assert result.invalid == [], path.name
+        assert all(row.latency_ms is None or not row.latency_ms.short for row in result.rows), path.name
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
