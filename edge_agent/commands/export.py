@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edge_agent.records import Record
 
 
 def _utc_time(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
@@ -23,7 +28,14 @@ def _utc_time(_context: click.Context, _option: click.Parameter, text: str | Non
 
 @click.command(name="export")
 @click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
-@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="JSON lines or CSV.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "table"]),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines, CSV, or a table for people.",
+)
 @click.option(
     "--since", callback=_utc_time, metavar="T", help="Only records finished at this time or later: 2026-07-01, 2026-07-01T08:30:00Z."
 )
@@ -31,7 +43,13 @@ def _utc_time(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write here; standard output if not given.")
 @click.option("--rebuild", is_flag=True, help="Write everything in HOME/results again from the database; the agent must be stopped.")
 def command(
-    home: Path | None, form: Literal["jsonl", "csv"], since: datetime | None, until: datetime | None, out: Path | None, *, rebuild: bool
+    home: Path | None,
+    form: Literal["jsonl", "csv", "table"],
+    since: datetime | None,
+    until: datetime | None,
+    out: Path | None,
+    *,
+    rebuild: bool,
 ) -> None:
     """Write the records of the database to standard output, a file, or HOME/results."""
     from edge_agent.config import load_config
@@ -53,6 +71,9 @@ def command(
         return
     with Reader(database) as reader:
         records = reader.records(since=since, until=until)
+        if form == "table":
+            _print_table(records, out)
+            return
         if out is None:
             write_records(records, form, sys.stdout.buffer)
             return
@@ -63,6 +84,14 @@ def command(
                 write_records(records, form, file)
         except OSError as fault:
             raise storage_error(fault, f"write {out}") from fault
+
+
+def _print_table(records: Iterator[Record], out: Path | None) -> None:
+    from edge_agent.surfaces.table import print_records
+
+    if out is not None:
+        raise click.UsageError("--format table is for reading; with --out use jsonl or csv")
+    print_records(records, sys.stdout)
 
 
 def _rebuild(home: Path, database: Path) -> None:
