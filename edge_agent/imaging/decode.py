@@ -102,6 +102,8 @@ def _check_before_opening(content: bytes, file_format: str, max_pixels: int) -> 
 
 def _decode_opened(image: ImageFile.ImageFile, content: bytes, file_format: str, *, rows: int, columns: int, max_pixels: int) -> Frame:
     file_columns, file_rows = image.size
+    if file_rows < 1 or file_columns < 1:
+        raise damaged()
     refuse_too_large(file_rows, file_columns, max_pixels)
     if file_format == "TIFF":
         # A decoder allocates whole tiles, and a tile may be far larger than the image in it.

@@ -123,15 +123,17 @@ def decode_dicom(content: bytes, *, max_pixels: int = 100_000_000) -> Frame:
     """
     # What pydicom logs may quote an identifier. Its own setup sets the level at its import, so it is set again after that.
     import pydicom.config
+    from pydicom.errors import BytesLengthException
 
     logging.getLogger(pydicom.config.logger.name).setLevel(logging.CRITICAL)
+    faults: tuple[type[Exception], ...] = (*PYDICOM_FAULTS, BytesLengthException)
     with quiet_libraries():
         try:
             dataset = _read_dataset(content)
             _check_header(dataset, max_pixels)
             samples = _decode_samples(dataset, max_pixels)
             grey = _luma(samples) if samples.ndim == 3 else _apply_tables(samples, dataset)
-        except PYDICOM_FAULTS:
+        except faults:
             raise damaged() from None
         except MemoryError:
             raise InputFault("too_large", "There is not enough memory to decode this image. Export it in a smaller size.") from None
@@ -226,13 +228,16 @@ def _compressed(syntax: UID) -> InputFault:
 
 
 def _decode_samples(dataset: Dataset, max_pixels: int) -> NDArray[Any]:
-    """Stored values, shape (rows, columns), or RGB, uint8, shape (rows, columns, 3)."""
+    """Stored values, shape (rows, columns), or RGB, uint8, shape (rows, columns, 3).
+
+    The index, because pydicom adds frames of its own where there are more bytes than the header says.
+    """
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
-        return pixel_array(dataset, view_only=True)
+        return pixel_array(dataset, index=0, view_only=True)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -241,7 +246,7 @@ def _decode_samples(dataset: Dataset, max_pixels: int) -> NDArray[Any]:
         raise _compressed(syntax)
     _check_stream_size(dataset, max_pixels)
     try:
-        return pixel_array(dataset)
+        return pixel_array(dataset, index=0)
     except RuntimeError:  # none of the plugins could; one that is not installed might (12-bit JPEG)
         raise (_compressed(syntax) if decoder.missing_dependencies else damaged()) from None
 
@@ -249,16 +254,21 @@ def _decode_samples(dataset: Dataset, max_pixels: int) -> NDArray[Any]:
 def _check_stream_size(dataset: Dataset, max_pixels: int) -> None:
     """See that the picture inside states the size that the header states: a decoder allocates what the picture says."""
     from pydicom.encaps import generate_frames
+    from pydicom.uid import RLELossless
 
+    if dataset.file_meta.TransferSyntaxUID == RLELossless:  # run-length coding has no size of its own
+        return
     stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
     if stream.startswith(b"\xff\xd8"):
         size = check_jpeg(stream)
-    elif (start := stream.find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000: start of codestream and its size marker (T.800, A.5.1)
-        right, bottom, left, top = struct.unpack_from(">IIII", stream, start + 8)
+    elif stream.startswith(b"\xff\x4f\xff\x51"):  # JPEG 2000: start of codestream and its size marker (T.800, A.5.1)
+        right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)
         size = (bottom - top, right - left)
         refuse_too_large(bottom, right, max_pixels)
     else:
-        return  # run-length coding has no size of its own
+        # Above all a JP2 file header, which the standard forbids here (PS3.5, A.4.4), and in which a box of length 0 keeps pydicom 3.0.2
+        # searching for ever.
+        raise _compressed(dataset.file_meta.TransferSyntaxUID)
     if size != (dataset.Rows, dataset.Columns):
         raise damaged()
 

@@ -66,7 +66,8 @@ def to_8_bits(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8
     grey = np.empty(values.shape, dtype=np.uint8)
     rows = max(1, _BLOCK_PIXELS // max(1, values[:1].size))
     for start in range(0, values.shape[0], rows):
-        block = values[start : start + rows].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN, which only a broken file holds
+            block = values[start : start + rows].astype(np.float64)
         if high > low:
             np.clip(block, low, high, out=block)
             block = (block - low) * (255.0 / (high - low)) + 0.5
