@@ -122,7 +122,7 @@ def _text(status: Status) -> str:
 
     last = status.last
     lines = {
-        "agent": f"running, process {status.pid}" if status.running else "not running",
+        "agent": (f"running, process {status.pid}" if status.pid else "running") if status.running else "not running",
         "home": status.home,
         "inbox": f"{status.inbox or 'not known'}: " + ("can not be read" if status.waiting is None else f"{status.waiting} waiting"),
         "model": f"{status.model['name']} {status.model['version']}" if status.model else "not known",

@@ -45,8 +45,8 @@ class HomeLock:
                 )
             time.sleep(0.02)
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            length = os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(self._descriptor, length)
         except OSError as fault:
             os.close(self._descriptor)
             raise storage_error(fault, f"write {path}") from fault

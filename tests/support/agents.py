@@ -20,6 +20,7 @@ from edge_agent.agent import Agent
 from edge_agent.config import Config, IntakeConfig, ModelConfig
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
+from edge_agent.store.lock import lock_holder
 
 SETTLE_S = 0.05
 MODEL = ModelIdentity("fake", "1", "d" * 64)
@@ -138,6 +139,7 @@ class AgentHome:
         thread = threading.Thread(target=run)
         thread.start()
         try:
+            wait_until(lambda: faults or lock_holder(self.home / "state"))
             yield agent
         finally:
             agent.stop()
