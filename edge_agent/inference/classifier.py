@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _elapsed_ms(since_ns: int) -> float:
-    return (time.perf_counter_ns() - since_ns) / 1e6
+    return round((time.perf_counter_ns() - since_ns) / 1e6, 3)
 
 
 class Classifier:
@@ -81,11 +81,12 @@ class Classifier:
         feature_map = self._interpreter.feature_map()
         invoke_ms = _elapsed_ms(started_ns)
         started_ns = time.perf_counter_ns()
-        probability = float(self._head.probabilities(embedding))
-        novelty = self._novelty.distance(embedding, feature_map) / manifest.decision.novelty_limit
+        # Rounded before they are compared, so that a record and its decision always agree.
+        probability = round(float(self._head.probabilities(embedding)), 6)
+        novelty = round(self._novelty.distance(embedding, feature_map) / manifest.decision.novelty_limit, 4)
         label, decision, reason = decide(manifest, probability, novelty, quality)
         return Verdict(
-            scores={name: probability if name in manifest.positive else 1.0 - probability for name in manifest.labels},
+            scores={name: probability if name in manifest.positive else round(1.0 - probability, 6) for name in manifest.labels},
             label=label,
             findings=[],
             decision=decision,

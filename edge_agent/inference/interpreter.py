@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,23 @@ def interpreter_class(runtime: str) -> Any:
     if runtime == "tensorflow":
         return importlib.import_module("tensorflow").lite.Interpreter
     return importlib.import_module(f"{runtime}.interpreter").Interpreter
+
+
+@contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """Keep off standard error what the native library writes there at every load, such as the name of its delegate.
+
+    Its errors come as exceptions too. The process's file descriptor is turned away for some milliseconds, so this is for start-up only.
+    """
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def dequantize(raw: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.float32]:
