@@ -99,8 +99,10 @@ class Interpreter:
             raise ModelError("no TFLite runtime is installed; install one with  pip install ai-edge-litert")
         self.runtime = runtime if runtime is not None else available[0]
         try:
-            self._interpreter = interpreter_class(self.runtime)(model_content=model, num_threads=num_threads)
-            self._interpreter.allocate_tensors()
+            make = interpreter_class(self.runtime)
+            with _without_native_chatter():
+                self._interpreter = make(model_content=model, num_threads=num_threads)
+                self._interpreter.allocate_tensors()
         except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, OSError) as fault:
             raise ModelError(f"the runtime {self.runtime} can not load the model: {fault}") from fault
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
