@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,18 @@ def test_a_python_that_is_too_old_is_named_with_the_way_out(copy: Path, tmp_path
     assert "Python 3.11 or newer is needed" in run.stderr
     assert "sudo apt install python3 python3-venv" in run.stderr
     assert not (copy / ".venv").exists()
+
+
+def test_the_readme_shows_what_it_prints(copy: Path) -> None:
+    """Up to the order of the images, which two workers decide, and the digits, which another processor's kernels may round differently."""
+
+    def shape(text: str) -> list[str]:
+        return sorted(re.sub(r"\d+\.\d+", "#", line.rstrip()) for line in text.strip().splitlines())
+
+    borrow_environment(copy)
+    shown = re.search(r"<!-- output of scripts/quickstart -->\n```\n(.*?)\n```\n", (copy / "README.md").read_text("utf-8"), re.DOTALL)
+    assert shown is not None
+    assert shape(shown.group(1)) == shape(run_quickstart(copy).stdout)
 
 
 @pytest.mark.slow
