@@ -215,7 +215,7 @@ def _kind(dataset: Dataset) -> str:
     from pydicom.uid import UID
 
     name = UID(str(dataset.get("SOPClassUID", ""))).name
-    return f" but a {name.removesuffix(' Storage')} object" if name.endswith(" Storage") else ""
+    return f" (it is: {name.removesuffix(' Storage')})" if name.endswith(" Storage") else ""
 
 
 def _compressed(syntax: UID) -> InputFault:
@@ -237,7 +237,8 @@ def _decode_samples(dataset: Dataset, max_pixels: int) -> NDArray[Any]:
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
-        return pixel_array(dataset, index=0, view_only=True)
+        # pydicom masks unused bits on the assumption that the stored ones are the lowest; _apply_tables goes by the high bit.
+        return pixel_array(dataset, index=0, view_only=True, correct_unused_bits=False)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
