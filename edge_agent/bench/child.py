@@ -71,7 +71,7 @@ def main(job_file: Path) -> int:
 
 
 def _measure_start(job: Job) -> Answer:
-    from edge_agent.inference.interpreter import interpreter_class
+    from edge_agent.inference.interpreter import RUNTIME_FAULTS, interpreter_class
 
     model = Path(job.tflite).read_bytes()
     started_ns = time.perf_counter_ns()
@@ -84,8 +84,8 @@ def _measure_start(job: Job) -> Answer:
         _fill_inputs(interpreter)
         filled_ns = time.perf_counter_ns()
         interpreter.invoke()
-    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, OSError) as fault:
-        raise ModelError(f"the runtime {job.runtime} can not run the model: {fault}") from fault
+    except RUNTIME_FAULTS as fault:
+        raise ModelError(f"can not run the model: {fault.__cause__ or fault}") from fault
     invoked_ns = time.perf_counter_ns()
     return Answer(
         start_ms={

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.bench.condition import throttled_words
-from edge_agent.bench.result import MIN_ITERATIONS, MIN_SECONDS, Result, Row, Stage
+from edge_agent.bench.result import MIN_ITERATIONS, MIN_SECONDS, Result, Stage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,28 +18,24 @@ _MEBIBYTE = 1024**2
 def print_result(result: Result, console: Console) -> None:
     """Print the board's facts, the table of rows, and what is to be said against the run."""
     from rich.table import Table
-    from rich.text import Text
 
     for name, value in _facts(result):
         console.print(f"{name:>12}  {value}", highlight=False, soft_wrap=True, markup=False)
     table = Table(title="milliseconds", title_justify="left")
-    for heading in ("runtime", "threads", "stage"):
-        table.add_column(heading, justify="right" if heading == "threads" else "left", no_wrap=heading != "stage")
-    for heading in ("median", "p90", "p99", "n"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("runtime", "threads", "stage", "median", "p90", "p99", "n"):
+        table.add_column(heading, justify="left" if heading in ("runtime", "stage") else "right", no_wrap=True)
     for row in result.rows:
         latency = row.latency_ms
-        first = (row.runtime, str(row.threads), Text(_stage_words(row)))  # an error message may hold what looks like markup
-        if latency is None:
-            table.add_row(*first, "-", "-", "-", "0")
-        else:
-            mark = "*" if latency.short else ""
-            table.add_row(
-                *first, *(_milliseconds(value) for value in (latency.median, latency.p90, latency.p99)), f"{latency.iterations}{mark}"
-            )
+        cells = ["-", "-", "-", "failed"]
+        if latency is not None:
+            cells = [*map(_milliseconds, (latency.median, latency.p90, latency.p99)), f"{latency.iterations}{'*' if latency.short else ''}"]
+        table.add_row(row.runtime, str(row.threads), row.stage or "-", *cells)
     console.print(table)
     if any(row.latency_ms is not None and row.latency_ms.short for row in result.rows):
         console.print(f"* less than {MIN_ITERATIONS} iterations or {MIN_SECONDS:g} s: only a rough figure", highlight=False)
+    for row in result.rows:
+        if row.error is not None:
+            console.print(f"failed: {row.runtime}, threads: {row.threads}: {row.error}", highlight=False, markup=False, soft_wrap=True)
     for caution in result.cautions:
         console.print(f"caution: {caution}", highlight=False, markup=False, soft_wrap=True)
     for reason in result.invalid:
@@ -129,12 +125,6 @@ def _model_words(result: Result) -> str:
 def _board_words(result: Result) -> str:
     board = result.board
     return f"{board.model or board.architecture}, {board.cores} x {board.cpu or board.architecture}, {result.created_at:%Y-%m-%d}"
-
-
-def _stage_words(row: Row) -> str:
-    if row.error is None:
-        return row.stage or ""
-    return f"{row.stage or 'nothing'}: {row.error}"
 
 
 def _milliseconds(value: float) -> str:

@@ -18,6 +18,9 @@ from edge_agent.errors import InferenceError, ModelContractError, ModelError
 RUNTIMES: tuple[str, ...] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 """Import names in order of preference: LiteRT runs int8 through XNNPACK, tflite-runtime is for boards without a LiteRT wheel."""
 
+RUNTIME_FAULTS = (ImportError, AttributeError, RuntimeError, ValueError, TypeError, OSError, SystemError)
+"""What runtimes have been seen to raise at loading; SystemError is tflite-runtime's under numpy 2, with an ImportError as its cause."""
+
 
 def installed_runtimes() -> list[str]:
     """Import names of the TFLite runtimes that are installed, the preferred one first. Nothing is imported."""
@@ -103,8 +106,8 @@ class Interpreter:
             with _without_native_chatter():
                 self._interpreter = make(model_content=model, num_threads=num_threads)
                 self._interpreter.allocate_tensors()
-        except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, OSError) as fault:
-            raise ModelError(f"the runtime {self.runtime} can not load the model: {fault}") from fault
+        except RUNTIME_FAULTS as fault:
+            raise ModelError(f"the runtime {self.runtime} can not load the model: {fault.__cause__ or fault}") from fault
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         floats = [d["name"] for d in self._interpreter.get_tensor_details() if np.issubdtype(d["dtype"], np.floating)]
         if floats:

@@ -140,7 +140,7 @@ def test_the_table_says_what_was_measured_on_what() -> None:
         "cxr-pneumonia 1.0.0, 941296 bytes",
         "3*",
         "* less than 10 iterations or 10 s",
-        "nothing: the process crashed: [Segmentation fault]",
+        "failed: tflite_runtime, threads: 1: the process crashed: [Segmentation fault]",
         "caution: since the last boot",
     ):
         assert part in text
