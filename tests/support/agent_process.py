@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from edge_agent import cli
 from edge_agent.agent import Agent
-from edge_agent.commands import run
 from edge_agent.intake import disposal, placing
 from edge_agent.store import database, ledger, results
 from edge_agent.store.results import ResultFiles
@@ -67,16 +67,17 @@ def main() -> int:
 
     import edge_agent.agent
 
+    edge_agent.agent.HEARTBEAT_S = 1.0
     edge_agent.agent.Agent = TestedAgent  # type: ignore[misc]
-    config = Path(settings["home"]).with_suffix(".toml")
-    config.write_text(
-        f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\non_done = {json.dumps(settings.get('on_done', 'move'))}\n"
-        "[model]\nthreads = 2\n"
-    )
-    arguments = ["run", "--config", str(config), "--home", settings["home"]]
-    arguments += ["--inbox", settings["inbox"]] if "inbox" in settings else []
-    assert run.command is not None
-    return cli.main([*arguments, *(["--once"] if settings.get("once") else [])])
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        config.write(
+            f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\n"
+            f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n"
+        )
+        config.flush()
+        arguments = ["run", "--config", config.name, "--home", settings["home"]]
+        arguments += ["--inbox", settings["inbox"]] if "inbox" in settings else []
+        return cli.main([*arguments, *(["--once"] if settings.get("once") else [])])
 
 
 def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
@@ -100,6 +101,13 @@ def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
         return outcome
 
     setattr(owner, name, deadly)
+
+
+def run_agent(home: Path, **settings: Any) -> tuple[int, str]:
+    """Run such a process to its end; gives its exit code and what it said on standard error."""
+    with start_agent(home, **settings) as process:
+        _, said = process.communicate(timeout=60)
+        return process.returncode, said
 
 
 def start_agent(home: Path, **settings: Any) -> subprocess.Popen[str]:

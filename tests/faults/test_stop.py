@@ -1,0 +1,73 @@
+"""Stopping: within two seconds, with the images in hand finished and no other begun."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from support.agent_process import run_agent, start_agent
+from support.agents import AgentHome, drop, image_bytes, wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_agent_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    """
+    1. Forty images are there, each takes 0.1 s. After the first records a signal comes.
+    2. The agent is started again.
+    Result: it ends within two seconds with 0; all that it classified is recorded; the others wait and are done after the restart.
+    """
+    home = AgentHome(tmp_path)
+    images = [f"{seed}.png" for seed in range(40)]
+    for seed, name in enumerate(images):
+        drop(home.inbox, name, image_bytes(seed))
+    with start_agent(home.home, classify_s=0.1) as process:
+        home.wait_for(3)
+        process.send_signal(number)
+        signalled_s = time.monotonic()
+        _, said = process.communicate(timeout=10)
+        assert time.monotonic() - signalled_s < 2.0
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "unfinished=0" in said
+    done = home.rows()
+    assert 3 <= len(done) < 40
+    assert all(row["disposed"] == 1 for row in done), "a clean stop leaves nothing to recover"
+    assert len(home.lines()) == len(done)
+    assert len(home.files("inbox")) == 40 - len(done)
+
+    code, said = run_agent(home.home, once=True)
+    assert code == 0
+    assert sorted(row["path"] for row in home.rows()) == sorted(images)
+
+
+def test_an_image_that_takes_too_long_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    """
+    1. An image takes a minute. The signal comes while it is in hand.
+    Result: the agent ends within two seconds; the image is in the inbox.
+    """
+    home = AgentHome(tmp_path)
+    drop(home.inbox, "slow.png", image_bytes(1))
+    with start_agent(home.home, classify_s=60) as process:
+        assert process.stderr is not None
+        assert "started" in process.stderr.readline()
+        time.sleep(0.3)
+        process.terminate()
+        signalled_s = time.monotonic()
+        _, said = process.communicate(timeout=10)
+        assert time.monotonic() - signalled_s < 2.0
+    assert process.returncode == 0, said
+    assert "unfinished=1" in said
+    assert home.files("inbox") == ["slow.png"]
+    assert home.rows() == []
+
+
+def test_a_signal_while_nothing_happens(tmp_path: Path) -> None:
+    home = AgentHome(tmp_path)
+    with start_agent(home.home) as process:
+        wait_until(lambda: home.database.exists())
+        assert process.stderr is not None
+        assert "started" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(timeout=2) == 0
