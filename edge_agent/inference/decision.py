@@ -27,7 +27,7 @@ def decide(manifest: Manifest, probability: float, novelty: float, quality: list
         The class at the operating point, also where the decision is "review".
     decision : {"positive", "negative", "review"}
     reason : Reason or None
-        Why eyes are asked for; None where they are not. A novel image comes first: its score means nothing.
+        Why eyes are asked for; None where they are not. A novel image comes first, and no more is said of its score: it means nothing.
     """
     rule = manifest.decision
     positive = probability >= rule.threshold
@@ -43,7 +43,7 @@ def decide(manifest: Manifest, probability: float, novelty: float, quality: list
             )
         )
     causes += [Reason(flag, QUALITY_MESSAGES[flag]) for flag in quality]
-    if rule.review_low <= probability <= rule.review_high:
+    if novelty <= 1.0 and rule.review_low <= probability <= rule.review_high:
         causes.append(
             Reason("uncertain", f"the score {probability:.2f} lies close to the limit {rule.threshold:.2f}; a trained person must read it")
         )
