@@ -142,49 +142,62 @@ class Worker:
         if first is not None:
             record = duplicate_record(arrival, first, Timing(queue=queue_ms))
         else:
-            record = self._classify(arrival, content, sha256, queue_ms)
+            record = classify_content(arrival, content, sha256, self._classifier, self._config.imaging.max_pixels, queue_ms)
         return Outcome("record", arrival, record, sha256, has_claim=True)
 
-    def _classify(self, arrival: Arrival, content: bytes, sha256: str, queue_ms: float) -> Record:
-        started_ns = time.monotonic_ns()
-        try:
-            frame = self._decode(content, sha256)
-        except InputFault as fault:
-            return rejected_record(arrival, sha256, fault, Timing(queue=queue_ms, decode=_since_ms(started_ns)))
-        decode_ms = _since_ms(started_ns)
-        verdict = self._classifier.classify(frame)
-        return Record(
-            source=arrival.source,
-            path=printable_path(arrival.path),
-            sha256=sha256,
-            received_at=arrival.received_at,
-            finished_at=datetime.now(UTC),
-            status="done",
-            reason=verdict.reason,
-            model=self._classifier.identity,
-            scores=verdict.scores,
-            label=verdict.label,
-            findings=verdict.findings,
-            decision=verdict.decision,
-            novelty=verdict.novelty,
-            quality=verdict.quality,
-            timing_ms=Timing(
-                queue=queue_ms, decode=decode_ms, preprocess=verdict.preprocess_ms, invoke=verdict.invoke_ms, head=verdict.head_ms
-            ),
-        )
 
-    def _decode(self, content: bytes, sha256: str) -> Frame:
-        wanted = self._classifier.input
-        try:
-            return decode_image(content, rows=wanted.rows, columns=wanted.columns, max_pixels=self._config.imaging.max_pixels)
-        except InputFault:
-            raise
-        except Exception as error:
-            # A codec that trips over one file must not stop all others.
-            _log.warning("decoder_bug sha256=%.12s error=%s", sha256, type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
-            raise InputFault(
-                "unreadable", "This file could not be decoded. Export it again, as DICOM, PNG or JPEG, and drop the new file."
-            ) from error
+def classify_content(
+    arrival: Arrival, content: bytes, sha256: str, classifier: SupportsClassify, max_pixels: int, queue_ms: float | None = None
+) -> Record:
+    """Decode and classify the bytes of one file.
+
+    Returns
+    -------
+    Record
+        Also where the file is to blame: then it is "rejected", with the reason.
+
+    Raises
+    ------
+    EdgeAgentError
+        For a fault of our own side.
+    """
+    started_ns = time.monotonic_ns()
+    try:
+        frame = _decode(content, sha256, classifier.input, max_pixels)
+    except InputFault as fault:
+        return rejected_record(arrival, sha256, fault, Timing(queue=queue_ms, decode=_since_ms(started_ns)))
+    decode_ms = _since_ms(started_ns)
+    verdict = classifier.classify(frame)
+    return Record(
+        source=arrival.source,
+        path=printable_path(arrival.path),
+        sha256=sha256,
+        received_at=arrival.received_at,
+        finished_at=datetime.now(UTC),
+        status="done",
+        reason=verdict.reason,
+        model=classifier.identity,
+        scores=verdict.scores,
+        label=verdict.label,
+        findings=verdict.findings,
+        decision=verdict.decision,
+        novelty=verdict.novelty,
+        quality=verdict.quality,
+        timing_ms=Timing(queue=queue_ms, decode=decode_ms, preprocess=verdict.preprocess_ms, invoke=verdict.invoke_ms, head=verdict.head_ms),
+    )
+
+
+def _decode(content: bytes, sha256: str, wanted: InputContract, max_pixels: int) -> Frame:
+    try:
+        return decode_image(content, rows=wanted.rows, columns=wanted.columns, max_pixels=max_pixels)
+    except InputFault:
+        raise
+    except Exception as error:
+        # A codec that trips over one file must not stop all others.
+        _log.warning("decoder_bug sha256=%.12s error=%s", sha256, type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
+        raise InputFault(
+            "unreadable", "This file could not be decoded. Export it again, as DICOM, PNG or JPEG, and drop the new file."
+        ) from error
 
 
 def rejected_record(arrival: Arrival, sha256: str, fault: InputFault, timing: Timing) -> Record:
