@@ -183,7 +183,9 @@ def classify_content(
         decision=verdict.decision,
         novelty=verdict.novelty,
         quality=verdict.quality,
-        timing_ms=Timing(queue=queue_ms, decode=decode_ms, preprocess=verdict.preprocess_ms, invoke=verdict.invoke_ms, head=verdict.head_ms),
+        timing_ms=Timing(
+            queue=queue_ms, decode=decode_ms, preprocess=verdict.preprocess_ms, invoke=verdict.invoke_ms, head=verdict.head_ms
+        ),
     )
 
 
