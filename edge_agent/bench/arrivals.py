@@ -117,7 +117,7 @@ class RunningAgent:
         """
         sidecar = self.home / "results" / f"{name}.json"
         deadline_s = time.monotonic() + timeout_s
-        while not os.path.exists(sidecar):  # noqa: PTH110 - half as slow as Path.exists, in a loop that must not disturb
+        while not os.path.exists(sidecar):  # noqa: PTH110 - twice as fast as Path.exists, in a loop that must not disturb
             if self.process.poll() is not None:
                 raise AgentFailedError(f"the agent ended with exit code {self.process.returncode}: {self._last_words()}")
             if time.monotonic() > deadline_s:
