@@ -36,10 +36,14 @@ def parse(command: str) -> None:
     subcommand = PROGRAMS[program].get_command(parent, name)
     if subcommand is None:
         raise click.UsageError(f"no such command: {name}")
+    if not arguments:
+        return  # the name of a command, in a sentence
     subcommand.make_context(name, arguments, parent=parent)
 
 
-def test_every_command_line_shown_anywhere_parses(repository: Path) -> None:
+def test_every_command_line_shown_anywhere_parses(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The files named in the examples are not there.
+    monkeypatch.setattr(click.Path, "convert", lambda _type, value, _parameter, _context: value)
     wrong, count = [], 0
     for name, text in documents(repository).items():
         for command in SHOWN.findall(text.replace("\n# ", "\n")):
