@@ -67,7 +67,9 @@ def command(
                 raise click.UsageError(
                     f"--rebuild writes all of HOME/results; it does not go with --{'format' if name == 'form' else name}"
                 )
-        _rebuild(home, database)
+        with Reader(database):  # says so where no agent has run here
+            pass
+        _rebuild(home)
         return
     with Reader(database) as reader:
         records = reader.records(since=since, until=until)
@@ -94,17 +96,14 @@ def _print_table(records: Iterator[Record], out: Path | None) -> None:
     print_records(records, sys.stdout)
 
 
-def _rebuild(home: Path, database: Path) -> None:
-    from edge_agent.intake.placing import make_folder
-    from edge_agent.store.database import Reader
+def _rebuild(home: Path) -> None:
+    from edge_agent.store.ledger import rebuild_results
     from edge_agent.store.lock import HomeLock
-    from edge_agent.store.results import ResultFiles
 
-    with Reader(database) as reader:
-        # A running agent adds to the very files that are being replaced.
-        lock = HomeLock(home / "state")
-        try:
-            count = ResultFiles(make_folder(home, ("results",))).rebuild(reader)
-        finally:
-            lock.release()
+    # A running agent adds to the very files that are being replaced.
+    lock = HomeLock(home / "state")
+    try:
+        count = rebuild_results(home)
+    finally:
+        lock.release()
     click.echo(f"{count} records written to {home / 'results'}", err=True)

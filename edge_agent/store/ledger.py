@@ -23,6 +23,7 @@ import msgspec
 from edge_agent.errors import StorageError
 from edge_agent.intake.disposal import Disposal, OnDone
 from edge_agent.intake.disposal import Outcome as DisposalOutcome
+from edge_agent.intake.placing import make_folder
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival, Record
 from edge_agent.store.database import Database, Settlement
@@ -235,6 +236,27 @@ class Ledger:
             report(fault)
         else:
             report(mark)
+
+
+def rebuild_results(home: Path) -> int:
+    """Write all of ``results/`` again from the database, on a home folder that no agent works on.
+
+    Returns
+    -------
+    int
+        How many records there are.
+
+    Raises
+    ------
+    StorageError
+        If something can not be read or written.
+    """
+    results = ResultFiles(make_folder(home, ("results",)))
+    with Database(home / "state" / DATABASE_NAME) as database:
+        count = results.rebuild(database)
+        results.sync()
+        database.insert([], notes={_SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()})
+    return count
 
 
 def _ms(duration_ns: int) -> float:

@@ -20,6 +20,7 @@ from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
 
 JSONL_NAME = "predictions.jsonl"
 _CHUNK_RECORDS = 500
+_LINE_MAX_BYTES = 1024 * 1024
 _DAY = timedelta(days=1)
 
 
@@ -109,12 +110,11 @@ class ResultFiles:
             If they can not be written.
         """
         last = reader.last()
-        size = self._jsonl.stat().st_size if self._jsonl.exists() else -1
-        if last is not None and size < mark.jsonl_bytes:
-            return self.rebuild(reader)  # somebody removed or cut the file
+        if last is not None and not self._reaches(mark):
+            return self.rebuild(reader)  # somebody removed, cut or edited the file
         days: set[date] = set()
         count = 0
-        if size > mark.jsonl_bytes:
+        if self._jsonl.exists():
             try:
                 os.truncate(self._jsonl, mark.jsonl_bytes)
             except OSError as fault:
@@ -137,6 +137,21 @@ class ResultFiles:
                 self._last_id = records[-1].id or 0
         self._rewrite_days(reader, days)
         return count
+
+    def _reaches(self, mark: Mark) -> bool:
+        """Whether the line of the mark's record ends where the mark says."""
+        try:
+            with self._jsonl.open("rb") as file:
+                file.seek(max(0, mark.jsonl_bytes - _LINE_MAX_BYTES))
+                before = file.read(min(mark.jsonl_bytes, _LINE_MAX_BYTES))
+        except OSError:
+            return False
+        if mark.record_id == 0:
+            return True
+        *_, line, after = (b"", *before.split(b"\n"))
+        with suppress(msgspec.DecodeError):
+            return not after and msgspec.json.decode(line, type=_Owner).id == mark.record_id
+        return False
 
     def _heal_chunk(self, records: list[Record], days: set[date]) -> int:
         for record in records:

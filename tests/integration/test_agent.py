@@ -7,15 +7,18 @@ import hashlib
 import json
 import logging
 import os
+import socket
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
 
+from edge_agent import agent as agent_module
 from edge_agent.agent import Agent
 from edge_agent.errors import InferenceError
 from edge_agent.intake import disposal as disposal_module
@@ -357,3 +360,49 @@ class TestRecovery:
         assert home.files("inbox") == ["a.png"]
         home.run_once()
         assert [row["status"] for row in home.rows()] == ["done"]
+
+
+class TestService:
+    """What the agent tells systemd."""
+
+    @pytest.fixture
+    def told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+        messages: list[str] = []
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(tmp_path / "notify"))
+            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+            monkeypatch.setenv("WATCHDOG_USEC", "200000")
+
+            def listen() -> None:
+                while message := listener.recv(1000):
+                    messages.append(message.decode())
+
+            thread = threading.Thread(target=listen)
+            thread.start()
+            yield messages
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", str(tmp_path / "notify"))
+            thread.join()
+
+    def test_ready_alive_and_stopping(self, home: AgentHome, told: list[str]) -> None:
+        with home.running():
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+            wait_until(lambda: "STATUS=1 done, 0 rejected, 0 settling" in told)
+            wait_until(lambda: told.count("WATCHDOG=1") >= 3)
+        wait_until(lambda: "STOPPING=1" in told)
+        assert told[0] == "READY=1"
+
+    def test_a_stuck_worker_is_not_called_alive(
+        self, home: AgentHome, told: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(agent_module, "STUCK_S", 0.3)
+        go_on = threading.Event()
+        with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(10) and None)]):
+            drop(home.inbox, "a.png", image_bytes(1))
+            wait_until(lambda: "workers_stuck" in caplog.text)
+            pings = told.count("WATCHDOG=1")
+            time.sleep(0.4)
+            assert told.count("WATCHDOG=1") == pings
+            go_on.set()
+            wait_until(lambda: told.count("WATCHDOG=1") > pings)

@@ -120,6 +120,8 @@ class TestExport:
         (recorded.home / "results" / "predictions.jsonl").write_text("")
         assert cli.main(["export", "--home", str(recorded.home), "--rebuild"]) == 0
         assert recorded.lines() == before
+        [note] = recorded.rows("SELECT value FROM note WHERE name = 'results_synced'")
+        assert json.loads(note["value"])["jsonl_bytes"] == (recorded.home / "results" / "predictions.jsonl").stat().st_size
         assert capsys.readouterr().err == f"4 records written to {recorded.home / 'results'}\n"
 
     def test_rebuild_does_not_meddle_with_a_running_agent(self, recorded: AgentHome, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,22 @@ def test_healing_what_is_whole_changes_nothing(folder: Path, database: Database)
         assert snapshot(folder) == whole
 
 
+@pytest.mark.parametrize("change", ["cut", "edited", "shifted", "emptied"])
+def test_json_lines_that_somebody_changed_are_made_again(folder: Path, database: Database, change: str) -> None:
+    files = ResultFiles(folder)
+    files.append(enter(database, *({"path": f"{number}.png"} for number in range(3))))
+    whole, mark = snapshot(folder), files.mark()
+    jsonl = folder / "predictions.jsonl"
+    first, second, third = jsonl.read_bytes().splitlines(keepends=True)
+    jsonl.write_bytes(
+        {"cut": first + second, "edited": first + second + b" " * len(third), "shifted": b"x" + first + second + third, "emptied": b""}[
+            change
+        ]
+    )
+    assert ResultFiles(folder).heal(database, mark) == 3
+    assert snapshot(folder) == whole
+
+
 def test_results_that_were_removed_are_made_again(folder: Path, database: Database) -> None:
     files = ResultFiles(folder)
     files.append(enter(database, {"path": "a.png"}, {"path": "b.png"}))
