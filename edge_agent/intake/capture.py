@@ -101,12 +101,12 @@ def open_capture(source: str, timeout_s: float) -> Capture:
 
     if source_kind(source) == "device":
         device: int | str = int(source) if source.isdecimal() else source
-        return cv2.VideoCapture(device, cv2.CAP_V4L2)  # type: ignore[no-any-return]
+        return cv2.VideoCapture(device, cv2.CAP_V4L2)
     if source_kind(source) == "url":
         timeout_ms = int(timeout_s * 1000)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
-        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)  # type: ignore[no-any-return]
-    return cv2.VideoCapture(str(Path(source)))  # type: ignore[no-any-return]
+        return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+    return cv2.VideoCapture(str(Path(source)))
 
 
 class FrameReader(threading.Thread):

@@ -77,7 +77,7 @@ class SettleTable:
 
         The caller must look at each once more: a change of which no event told is found only so.
         """
-        due = []
+        due: list[tuple[str, Stamp]] = []
         for path, (stamp, since_ns) in self._waiting.items():
             if now_ns - since_ns < self._settle_ns or len(due) == limit:
                 break
