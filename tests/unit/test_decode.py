@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from edge_agent.errors import InputFault
@@ -278,6 +280,40 @@ def test_colour_spaces_that_hold_no_luma_are_refused() -> None:
 def test_a_broken_exif_block_does_not_spoil_good_pixels() -> None:
     content = encoded(Image.fromarray(GREY), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert decoded(content).rows == 120
+
+
+SMALL = [
+    encoded(Image.fromarray(GREY[:24, :24]).convert(mode), file_format, **options)
+    for file_format, mode, options in [
+        ("JPEG", "L", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("PNG", "RGBA", {}),
+        ("TIFF", "I;16", {}),
+        ("TIFF", "L", {"compression": "tiff_lzw"}),
+        ("BMP", "P", {}),
+        ("WEBP", "RGBA", {}),
+    ]
+]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(
+    original=st.sampled_from(SMALL),
+    edits=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=12),
+    cut=st.integers(1, 4000),
+)
+def test_any_change_of_bytes_gives_a_picture_or_a_fault_of_the_file(original: bytes, edits: list[tuple[int, int]], cut: int) -> None:
+    content = bytearray(original)
+    for position, value in edits:
+        content[position % len(content)] = value
+    for variant in (bytes(content), bytes(content[:cut])):
+        try:
+            frame = decode_image(variant, rows=16, columns=16, max_pixels=100_000)
+        except InputFault as told:
+            assert told.code
+        else:
+            assert (frame.pixels.dtype, frame.pixels.ndim) == (np.uint8, 2)
+            assert 0 < frame.pixels.size <= frame.rows * frame.columns <= 100_000
 
 
 def test_libraries_are_quiet_in_every_thread_and_the_filters_come_back() -> None:
