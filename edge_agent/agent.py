@@ -241,6 +241,7 @@ class Agent:
         if self._camera is not None:
             if not self._camera.wait_finished(0):
                 return False
+            self._check_camera()
             if self._camera.failure is not None:
                 raise self._camera.failure  # the next heartbeat would come too late to tell
             if not self._camera_listed:
@@ -348,14 +349,17 @@ class Agent:
             return
         self._heartbeat_at_s = now_s + min(HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S)
         self._intake.check_root()
-        if self._camera is not None and self._camera.failure is not None:
-            raise self._camera.failure
+        self._check_camera()
         stuck = [worker for worker in self._workers if worker.busy_since_s is not None and now_s - worker.busy_since_s > STUCK_S]
         if stuck:
             _log.error("workers_stuck count=%d limit_s=%g", len(stuck), STUCK_S)
             return
         systemd.notify_watchdog()
         systemd.notify_status(f"{self.counts['done']} done, {self.counts['rejected']} rejected, {self._intake.waiting} settling")
+
+    def _check_camera(self) -> None:
+        if self._camera is not None and self._camera.failure is not None:
+            raise self._camera.failure
 
     # Shut down
 
