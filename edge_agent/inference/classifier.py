@@ -110,4 +110,4 @@ class Classifier:
         """
         verdict = self.classify(frame)
         evidence = self._head.logits(self._interpreter.feature_map())
-        return verdict, draw_heatmap(frame.pixels, evidence)
+        return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[self._bundle.head.positive])

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Log odds that get the full colour. A fixed scale, so that a normal image stays grey instead of showing its own noise at full strength.
-_FULL_COLOUR_LOGIT = 8.0
+# The evidence is taken to this power, so that the places that decided stand out from the broad field that agrees a little.
+_CONTRAST = 2.0
 # Dark to bright in one hue order that colour-blind readers tell apart: black-violet, red-orange, yellow.
 _COLOURS = np.array([[60, 0, 90], [190, 40, 80], [250, 130, 30], [255, 235, 110]], dtype=np.float32)
 _OPACITY = 0.55
 
 
-def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32]) -> NDArray[np.uint8]:
+def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32], probability: float) -> NDArray[np.uint8]:
     """Lay a class activation map over its image.
 
     Parameters
@@ -22,18 +22,21 @@ def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32]) -> ND
         The grey image.
     evidence : ndarray, float32, shape (h, w)
         Log odds of the positive label at each place of the feature map; their mean is the image's own log odds.
+    probability : float
+        Of the positive label. It scales the colour: a normal image stays grey instead of showing its own noise at full strength.
 
     Returns
     -------
     ndarray, uint8, shape (rows, columns, 3)
-        RGB. Places that speak against the label, or for nothing, stay grey.
+        RGB. The strongest place gets the most colour; places that speak against the label, or for nothing, stay grey.
 
     References
     ----------
     Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
     """
     rows, columns = pixels.shape
-    strength = np.clip(evidence / _FULL_COLOUR_LOGIT, 0.0, 1.0).astype(np.float32)
+    supporting = np.maximum(evidence, 0.0)
+    strength = (probability * (supporting / max(float(supporting.max()), 1.0)) ** _CONTRAST).astype(np.float32)
     smooth = np.asarray(Image.fromarray(strength).resize((columns, rows), Image.Resampling.BICUBIC), dtype=np.float32)
     smooth = np.clip(smooth, 0.0, 1.0)
     positions = np.linspace(0.0, 1.0, len(_COLOURS))
