@@ -41,6 +41,9 @@ SYNC_STOP_S = 0.2
 """How long a stop waits for each; together less than the two seconds that a stop may take."""
 SYNC_ONCE_S = 60.0
 _CAMERA_POLL_S = 0.2
+_GROUP_S = 0.05
+_GROUP_SIZE = 16
+"""Under load, outcomes wait for each other until one of these is reached, so that they share one commit."""
 _IN_HAND_PER_WORKER = 16
 """Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
 
@@ -107,6 +110,7 @@ class Agent:
         self._ready: deque[Arrival] = deque()
         self._in_hand = 0
         self._outcomes: list[Outcome] = []
+        self._group_since_s = 0.0
         # Files whose bytes a worker has in hand under another name, by SHA-256.
         self._twins: dict[str, list[Arrival]] = {}
         self._claims = Claims()
@@ -233,7 +237,8 @@ class Agent:
             if self._wants_more():
                 self._ready.extend(self._intake.settled())
             self._hand_out()
-            self._enter_outcomes()
+            if self._is_group_due():
+                self._enter_outcomes()
             self._ledger.tidy(self._mailbox.put, quiet=self._intake.is_quiet)
             self._heartbeat()
 
@@ -259,7 +264,11 @@ class Agent:
         """How long the main loop may sleep if no message comes."""
         if self._ready and self._in_hand < self._in_hand_limit():
             return 0.0
+        if self._is_group_due():
+            return 0.0
         wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet))
+        if self._outcomes:
+            wake_at_s = min(wake_at_s, self._group_since_s + _GROUP_S)
         if self._wants_more():
             wake_at_s = min(wake_at_s, self._intake.wake_at_s())
         patience_s = max(0.0, wake_at_s - time.monotonic())
@@ -277,6 +286,7 @@ class Agent:
                         touched[message] = None
                     case Outcome():
                         self._in_hand -= 1
+                        self._group_since_s = self._group_since_s if self._outcomes else time.monotonic()
                         self._outcomes.append(message)
                     case Mark():
                         self._ledger.synced(message)
@@ -299,6 +309,12 @@ class Agent:
         while self._ready and self._in_hand < self._in_hand_limit():
             self._work.put(self._ready.popleft())
             self._in_hand += 1
+
+    def _is_group_due(self) -> bool:
+        """Whether outcomes must be entered now. Where every image has a worker, none waits for another."""
+        if self._in_hand <= len(self._workers):
+            return bool(self._outcomes)
+        return len(self._outcomes) >= _GROUP_SIZE or (bool(self._outcomes) and time.monotonic() >= self._group_since_s + _GROUP_S)
 
     def _enter_outcomes(self) -> None:
         """Let the ledger have what the workers found since the last time."""

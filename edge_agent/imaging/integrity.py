@@ -17,6 +17,7 @@ MAX_JPEG_SCANS = 100
 _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 # All "start of frame" markers (C0 to CF without the tables C4, C8, CC), and that of JPEG-LS (F7).
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+_SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
@@ -63,6 +64,7 @@ def check_jpeg(content: bytes) -> tuple[int, int]:
     ITU-T T.81, B.1 and B.2.
     """
     position, size = 2, None
+    component_count, sequential = b"", False
     while True:
         if position + 4 > len(content):
             raise truncated()
@@ -77,6 +79,7 @@ def check_jpeg(content: bytes) -> tuple[int, int]:
             if length < 8 or position + 9 > len(content):
                 raise damaged()
             size = struct.unpack_from(">HH", content, position + 5)
+            component_count, sequential = content[position + 9 : position + 10], marker in _SEQUENTIAL_FRAMES
         if marker == _START_OF_SCAN:
             break
         if marker == _END_OF_IMAGE or length < 2:
@@ -87,7 +90,9 @@ def check_jpeg(content: bytes) -> tuple[int, int]:
     end = content.rfind(bytes((0xFF, _END_OF_IMAGE)), position)
     if end < 0:
         raise truncated()
-    if content.count(bytes((0xFF, _START_OF_SCAN)), position, end) > MAX_JPEG_SCANS:
+    # A sequential image whose first scan holds all components has no other scan that a decoder would read.
+    one_scan = sequential and content[position + 4 : position + 5] == component_count
+    if not one_scan and content.count(bytes((0xFF, _START_OF_SCAN)), position, end) > MAX_JPEG_SCANS:
         raise damaged()
     return size
 

@@ -26,7 +26,7 @@ QUALITY_MESSAGES = MappingProxyType(
     }
 )
 
-_SAMPLES_PER_AXIS = 256
+_SAMPLES_PER_AXIS = 128
 
 
 def assess_quality(frame: Frame) -> list[str]:
