@@ -19,9 +19,9 @@ from edge_agent.inference.head import Head, LinearHead, PlattCalibration
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
 from model_build.config import BuildConfig
-from model_build.data.folders import ImageSet, read_folders
+from model_build.data.images import ImageSet, read_images
 from model_build.data.phantom import draw_phantom
-from model_build.data.split import hold_out_patients
+from model_build.data.split import hold_out, refuse_leakage
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.evaluate import Scored, confusion, estimate_metrics, patient_folds, roc_auc
 from model_build.network import INPUT_DIVISOR, build_trunk, load_imagenet_weights
@@ -78,10 +78,16 @@ class Build:
                 self.progress.stage("reading images", total)
             self.progress.advance(done, f"{done} of {total} files")
 
-        self.images = read_folders(self.data, config.source, config.input, on_file)
+        self.images = read_images(self.data, config.source, config.input, on_file)
         self.patients = [entry.patient for entry in self.images.files]
         self.positive = self.images.labels == config.source.labels.index(config.source.positive[0])
-        self.held_out = hold_out_patients(self.images.labels, self.patients, config.source.held_out_fraction, config.seed)
+        self.held_out, self.official_split = hold_out(self.images.files, config.source, config.seed)
+        if self.official_split and config.train.finish_epochs:
+            raise ConfigError(
+                f"{self.data}: has a test split of its own, which train.finish_epochs would train on; set train.finish_epochs = 0,"
+                " or draw patients by source.official_split = false"
+            )
+        self.leakage = refuse_leakage(self.images, self.held_out, config.source)
 
     def _train(self, phase: Phase, chosen: NDArray[np.bool_], epochs_done: int) -> None:
         def on_step(step: Step) -> None:
@@ -166,6 +172,7 @@ class Build:
         metrics_cross_fitted = estimate_metrics(cross_fitted, seed)
         del metrics_cross_fitted["auc"]  # pooled over folds with different calibrations: not one ranking
         return head, Measured(
+            official_split=self.official_split,
             training=_counts(self.images, ~held_out, self.config),
             held_out=_counts(self.images, held_out, self.config),
             metrics=estimate_metrics(scored, seed),
@@ -220,7 +227,8 @@ class Build:
             name=config.name,
             version=config.version,
             serial=config.serial,
-            dropped_files=self.images.dropped,
+            left_out=self.images.left_out_counts(),
+            leakage=self.leakage,
             fingerprint=self.images.fingerprint,
             measured=measured,
             shipped=_counts(self.images, everything if train.finish_epochs else ~self.held_out, config),

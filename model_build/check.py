@@ -38,7 +38,7 @@ def evaluate_bundle(bundle_path: Path, data: Path) -> str:
     bundle = load_bundle(bundle_path)
     manifest, classifier = bundle.manifest, Classifier(bundle)
     source = manifest.training.get("config", {}).get("source", {})
-    pattern = re.compile(str(source.get("patient_pattern", "(.*)")))
+    pattern = re.compile(str(source.get("patient_pattern") or "(.*)"))
     positive_label = manifest.positive[0]
     probabilities, positive, predicted, patients = [], [], [], []
     decisions: dict[str, int] = {"positive": 0, "negative": 0, "review": 0}

@@ -15,14 +15,32 @@ from edge_agent.imaging.preprocess import InputContract
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0.0)]
+LayoutName = Literal["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the images come from. ``patient_pattern`` is searched in the file name; what its first group matches names the patient."""
+    """Where the images come from, and which of them make the classes.
 
+    ``layout`` says how the data folder is laid out. For ``folders``, ``patient_pattern`` is searched in the file name, and what its first
+    group matches names the patient; the other layouts name patients themselves. For ``manifest``, ``table`` is the CSV file's name.
+
+    ``labels`` are the build's classes. ``merge`` turns a label of the data set into one of them; the labels in ``leave_out`` ("*": all
+    others) are passed over, and an image that has no class left is left out. Any further label is an error.
+
+    ``official_split``: where the data set has a split of its own, its test images are the held-out ones; otherwise, and where this is
+    false, the share ``held_out_fraction`` of the patients is drawn. ``allow_leakage`` trains although a patient or nearly the same image
+    stands on both sides.
+    """
+
+    layout: LayoutName = "folders"
     labels: list[str]
     positive: list[str]
-    patient_pattern: str
+    patient_pattern: str = ""
+    table: str = "manifest.csv"
+    merge: dict[str, str] = {}
+    leave_out: list[str] = []
+    official_split: bool = True
+    allow_leakage: bool = False
     held_out_fraction: Fraction = 0.2
     title: str
     licence: str
@@ -141,9 +159,25 @@ def load_build_config(path: Path) -> BuildConfig:
         raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
     except msgspec.ValidationError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
-    source = config.source
+    _check_source(path, config.source)
+    return config
+
+
+def _check_source(path: Path, source: SourceConfig) -> None:
     if len(source.labels) != 2 or len(set(source.labels)) != 2:
         raise ConfigError(f"{path}: source.labels must name two different classes for task 'binary', not {source.labels}")
     if len(source.positive) != 1 or source.positive[0] not in source.labels:
         raise ConfigError(f"{path}: source.positive must name one of {source.labels}, not {source.positive}")
-    return config
+    if source.layout == "folders" and not source.patient_pattern:
+        raise ConfigError(
+            f"{path}: source.patient_pattern is missing; layout 'folders' needs it to tell patients apart by their file names"
+        )
+    if source.layout != "folders" and source.patient_pattern:
+        raise ConfigError(f"{path}: source.patient_pattern is for layout 'folders'; {source.layout!r} names its patients, so remove it")
+    for label, target in source.merge.items():
+        if target not in source.labels:
+            raise ConfigError(f"{path}: source.merge turns {label!r} into {target!r}, which is none of source.labels {source.labels}")
+    if wrong := [label for label in source.leave_out if label in source.labels or label in source.merge]:
+        raise ConfigError(
+            f"{path}: source.leave_out leaves {wrong[0]!r} out, which source.labels or source.merge wants; remove it from one"
+        )

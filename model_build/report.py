@@ -24,6 +24,7 @@ class Counts(msgspec.Struct, frozen=True):
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured on the held-out patients, with the model that never saw them."""
 
+    official_split: bool = False
     training: Counts
     held_out: Counts
     metrics: dict[str, Estimate]
@@ -46,7 +47,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     serial: int
-    dropped_files: list[str]
+    left_out: dict[str, int]
+    leakage: str
     fingerprint: str
     measured: Measured
     shipped: Counts
@@ -76,6 +78,8 @@ def metrics_for_manifest(measured: Measured) -> dict[str, Any]:
 
 def split_name(measured: Measured) -> str:
     """The split in words."""
+    if measured.official_split:
+        return "the data set's own split, its test images held out"
     share = measured.held_out.patients / (measured.held_out.patients + measured.training.patients)
     return f"{share:.0%} of the patients, held out, stratified by class, same hospital as the training images"
 
@@ -119,7 +123,9 @@ def render_report(report: Report, config: BuildConfig) -> str:
         "## Data",
         "",
         f"{config.source.title}; {config.source.licence}; {config.source.attribution}.",
-        f"Fingerprint `{report.fingerprint}`; {len(report.dropped_files)} files left out.",
+        f"Fingerprint `{report.fingerprint}`; {sum(report.left_out.values())} files left out.",
+        "",
+        report.leakage,
         "",
         "| | images | patients | per label |",
         "|---|---|---|---|",
@@ -169,8 +175,9 @@ def render_report(report: Report, config: BuildConfig) -> str:
         *[f"* {limitation}" for limitation in config.card.limitations],
         "",
     ]
-    if report.dropped_files:
-        lines += ["## Files left out", "", *[f"* {name}" for name in report.dropped_files], ""]
+    if report.left_out:
+        lines += ["## Files left out", "", *[f"* {count}: {reason}" for reason, count in report.left_out.items()], ""]
+        lines += ["File names can hold patients, so none stands here: `model-build audit DATA --config CONFIG --names` tells them.", ""]
     return "\n".join(lines)
 
 

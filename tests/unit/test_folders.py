@@ -1,7 +1,8 @@
-"""Reading one folder per class: patients, copies, unreadable files, and what is refused."""
+"""Reading the images of one folder per class: patients, copies, unreadable files, and what is refused."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ from PIL import Image
 
 from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract
-from model_build.config import SourceConfig
-from model_build.data.folders import read_folders
+from model_build.config import SourceConfig, load_build_config
+from model_build.data.images import SAME_BYTES, LeftOut, read_images
+from model_build.data.layouts.reading import list_examples
+from model_build.data.split import hold_out, hold_out_patients, refuse_leakage
 
 SOURCE = SourceConfig(
     labels=["NORMAL", "SICK"], positive=["SICK"], patient_pattern=r"^(p\d+)", title="t", licence="l", attribution="a", held_out_fraction=0.2
@@ -36,73 +39,115 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_reads_every_class(root: Path) -> None:
-    images = read_folders(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT)
     assert images.pixels.shape == (6, 32, 48, 1)
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert [entry.patient for entry in images.files] == ["p0", "p1", "p2", "p10", "p11", "p12"]
-    assert images.dropped == []
+    assert images.left_out == []
 
 
 def test_the_fingerprint_follows_the_bytes_and_the_labels(root: Path) -> None:
-    first = read_folders(root, SOURCE, CONTRACT).fingerprint
-    assert read_folders(root, SOURCE, CONTRACT).fingerprint == first
+    first = read_images(root, SOURCE, CONTRACT).fingerprint
+    assert read_images(root, SOURCE, CONTRACT).fingerprint == first
     put(root, "SICK", "p12_a.png", 99)
-    assert read_folders(root, SOURCE, CONTRACT).fingerprint != first
+    assert read_images(root, SOURCE, CONTRACT).fingerprint != first
 
 
 def test_a_copy_is_kept_once_and_named(root: Path) -> None:
     (root / "SICK" / "p13_copy.png").write_bytes((root / "SICK" / "p10_a.png").read_bytes())
-    images = read_folders(root, SOURCE, CONTRACT)
-    assert len(images.files) == 6
-    assert images.dropped == ["SICK/p13_copy.png: same bytes as SICK/p10_a.png"]
+    images = read_images(root, SOURCE, CONTRACT)
+    assert len(images.files) == len(images.pixels) == 6
+    assert images.left_out == [LeftOut(Path("SICK/p13_copy.png"), SAME_BYTES)]
 
 
-def test_an_unreadable_file_is_left_out_and_named(root: Path) -> None:
+def test_an_unreadable_file_is_left_out_and_counted_without_its_name(root: Path) -> None:
     (root / "SICK" / "p14_a.png").write_text("hello")
-    images = read_folders(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT)
     assert len(images.files) == 6
-    assert len(images.dropped) == 1
-    assert images.dropped[0].startswith("SICK/p14_a.png: ")
+    assert [entry.path.name for entry in images.left_out] == ["p14_a.png"]
+    assert list(images.left_out_counts().values()) == [1]
+    assert "p14" not in str(images.left_out_counts())
 
 
 def test_one_image_under_two_labels_is_refused(root: Path) -> None:
     (root / "SICK" / "p15_a.png").write_bytes((root / "NORMAL" / "p0_a.png").read_bytes())
     with pytest.raises(ConfigError, match=r"p0_a\.png and SICK/p15_a\.png"):
-        read_folders(root, SOURCE, CONTRACT)
+        read_images(root, SOURCE, CONTRACT)
 
 
 def test_a_name_without_a_patient_is_refused(root: Path) -> None:
     put(root, "SICK", "unknown.png", 50)
     with pytest.raises(ConfigError, match=r"unknown\.png"):
-        read_folders(root, SOURCE, CONTRACT)
+        read_images(root, SOURCE, CONTRACT)
 
 
-def test_missing_and_empty_classes_are_refused(root: Path, tmp_path: Path) -> None:
+def test_missing_and_empty_classes_are_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="no folder 'OTHER'"):
-        read_folders(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "OTHER"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "OTHER"]), CONTRACT)
     (root / "EMPTY").mkdir()
     with pytest.raises(ConfigError, match="has no image"):
-        read_folders(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
     (root / "EMPTY" / "p1_a.png").write_text("no image")
     with pytest.raises(ConfigError, match="can be read"):
-        read_folders(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
+
+
+def test_a_class_of_one_patient_is_refused(root: Path) -> None:
+    put(root, "ONE", "p20_a.png", 20)
+    put(root, "ONE", "p20_b.png", 21)
+    with pytest.raises(ConfigError, match=r"'ONE' \(ONE/p20_a\.png is the first\) belong to one patient; at least 2"):
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "ONE"]), CONTRACT)
 
 
 def test_a_pattern_that_is_no_pattern(root: Path) -> None:
     with pytest.raises(ConfigError, match="regular expression"):
-        read_folders(root, msgspec.structs.replace(SOURCE, patient_pattern="("), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, patient_pattern="("), CONTRACT)
+
+
+def test_folders_train_and_test_are_the_data_sets_own_split(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "train", "test", "test")):
+        put(tmp_path / split, "NORMAL", f"p{number}.png", number)
+        put(tmp_path / split, "SICK", f"p{number + 10}.png", number + 10)
+    files = read_images(tmp_path, SOURCE, CONTRACT).files
+    held_out, official = hold_out(files, SOURCE, seed=1)
+    assert official
+    assert {entry.patient for entry, taken in zip(files, held_out, strict=True) if taken} == {"p2", "p3", "p12", "p13"}
+    drawn, official = hold_out(files, msgspec.structs.replace(SOURCE, official_split=False), seed=1)
+    assert not official
+    assert drawn.sum() == 2
+
+
+def test_a_patient_on_both_sides_is_refused_unless_allowed(tmp_path: Path) -> None:
+    for split, number in (("train", 0), ("train", 1), ("test", 1), ("test", 2)):
+        put(tmp_path / split, "NORMAL", f"p{number}_{split}.png", number + (split == "test"))
+        put(tmp_path / split, "SICK", f"p{number + 10}_{split}.png", number + 10 + 5 * (split == "test"))
+    images = read_images(tmp_path, SOURCE, CONTRACT)
+    held_out, _ = hold_out(images.files, SOURCE, seed=1)
+    with pytest.raises(ConfigError, match=r"2 patient\(s\) and 0 pair\(s\).*allow_leakage"):
+        refuse_leakage(images, held_out, SOURCE)
+    assert "which the config allows" in refuse_leakage(images, held_out, msgspec.structs.replace(SOURCE, allow_leakage=True))
+
+
+def test_nearly_the_same_image_of_another_patient_across_the_split_is_refused(root: Path) -> None:
+    pixels = np.asarray(Image.open(root / "SICK" / "p10_a.png"))
+    Image.fromarray(np.minimum(pixels, 250)).save(root / "SICK" / "p19_a.png")
+    images = read_images(root, SOURCE, CONTRACT)
+    held_out = np.array([entry.patient == "p10" for entry in images.files])
+    with pytest.raises(ConfigError, match=r"0 patient\(s\) and 1 pair\(s\)"):
+        refuse_leakage(images, held_out, SOURCE)
+    assert "0 pair(s)" in refuse_leakage(images, np.zeros(len(images.files), np.bool_), SOURCE)
 
 
 def test_the_shipped_config_names_kermany_patients(real_data: Path, repository: Path) -> None:
-    import re
-
-    from model_build.config import load_build_config
-
-    config = load_build_config(repository / "model_build" / "configs" / "cxr-pneumonia.toml")
-    pattern = re.compile(config.source.patient_pattern)
-    names = {label: [p.name for p in (real_data / "kermany" / "train" / label).iterdir()] for label in config.source.labels}
-    assert {label: len(found) for label, found in names.items()} == {"NORMAL": 1341, "PNEUMONIA": 3875}
-    patients = {label: {match.group(1) for name in found if (match := pattern.search(name))} for label, found in names.items()}
-    assert all(pattern.search(name) for found in names.values() for name in found)
+    source = load_build_config(repository / "model_build" / "configs" / "cxr-pneumonia.toml").source
+    examples = list_examples(real_data / "kermany" / "train", source.layout, labels=source.labels, patient_pattern=source.patient_pattern)
+    of_label = {label: [example for example in examples if example.labels == (label,)] for label in source.labels}
+    assert {label: len(found) for label, found in of_label.items()} == {"NORMAL": 1341, "PNEUMONIA": 3875}
+    patients = {label: {example.patient for example in found} for label, found in of_label.items()}
     assert not patients["NORMAL"] & patients["PNEUMONIA"]
     assert len(patients["PNEUMONIA"]) < 3875
+    assert all(re.fullmatch(r"person\d+_(bacteria|virus)|(NORMAL2-)?IM-\d+", name) for found in patients.values() for name in found)
+    # The split of the model that ships: another reader must not change it.
+    labels = np.array([source.labels.index(example.labels[0]) for example in examples], np.int64)
+    held_out = hold_out_patients(labels, [example.patient for example in examples], source.held_out_fraction, 1)
+    assert (int(held_out.sum()), len({e.patient for e, taken in zip(examples, held_out, strict=True) if taken})) == (1028, 731)

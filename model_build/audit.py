@@ -1,0 +1,209 @@
+"""The audit of a data set: what is in it, and what would make a model's figures lie."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from model_build.config import SourceConfig
+from model_build.data.example import Example
+from model_build.data.images import LabelledFile, choose_class
+from model_build.data.leakage import patients_on_several_sides
+from model_build.data.pseudonyms import Pseudonyms
+from model_build.data.scan import Scan, scan_images
+from model_build.data.shortcuts import Shortcut, measure_shortcuts
+from model_build.data.similarity import near_identical_pairs
+from model_build.data.split import hold_out
+
+NO_SPLIT = "all"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """Readable images and patients of one class in one split."""
+
+    images: int
+    patients: int
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A file that can not be decoded."""
+
+    file: str
+    reason: str
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Files that show the same picture. ``correlation`` is 1 for the same bytes, else that of the two thumbnails."""
+
+    files: list[str]
+    labels: list[str]
+    correlation: float
+    across_patients: bool
+    across_splits: bool
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """All findings; files and patients are hashed unless asked for by name. ``counts`` goes by split, then by label."""
+
+    images: int
+    patients: int
+    patients_known: bool
+    outside_the_build: int
+    counts: dict[str, dict[str, Cell]]
+    sizes: dict[str, int]
+    modes: dict[str, int]
+    unreadable: list[Unreadable]
+    identical: list[Group]
+    near_identical: list[Group]
+    label_conflicts: list[Group]
+    patients_in_several_splits: list[str]
+    shortcuts: list[Shortcut]
+
+
+class _Naming:
+    """How files and patients are called in this audit."""
+
+    def __init__(self, pseudonyms: Pseudonyms | None) -> None:
+        self._pseudonyms = pseudonyms
+
+    def file(self, path: Path) -> str:
+        return str(path) if self._pseudonyms is None else self._pseudonyms.file(path)
+
+    def patient(self, name: str) -> str:
+        return name if self._pseudonyms is None else self._pseudonyms.patient(name)
+
+
+def audit_examples(
+    root: Path,
+    examples: Sequence[Example],
+    *,
+    source: SourceConfig | None = None,
+    seed: int = 0,
+    patients_known: bool = True,
+    pseudonyms: Pseudonyms | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Audit a data set.
+
+    Parameters
+    ----------
+    root : Path
+        The data folder.
+    examples : sequence of Example
+        As the layout's reader lists them.
+    source : SourceConfig, optional
+        With it, labels become the build's classes, and the split is the one that training would use; without it, the data set's own.
+    seed : int
+        The build's seed.
+    patients_known : bool
+        False where every file merely counts as a patient of its own.
+    pseudonyms : Pseudonyms, optional
+        Without it, files and patients are told by name.
+    on_progress : callable, optional
+        Called with the number of files read and their total.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    ConfigError
+        If a label is unknown to ``source``, or no split can be drawn.
+    """
+    naming = _Naming(pseudonyms)
+    chosen, labels_of = _build_labels(examples, source)
+    scan = scan_images(root, chosen, on_progress)
+    labels = [labels_of[image.example.path] for image in scan.images]
+    sides = _sides(scan, source, seed)
+    identical = _identical(scan, labels, sides, naming)
+    near = _near_identical(scan, labels, sides, naming)
+    first = {image.sha256: index for index, image in reversed(list(enumerate(scan.images)))}
+    distinct = sorted(first.values())
+    patients = [image.example.patient for image in scan.images]
+    return Audit(
+        images=len(scan.images),
+        patients=len(set(patients)),
+        patients_known=patients_known,
+        outside_the_build=len(examples) - len(chosen),
+        counts=_counts(scan, labels, sides),
+        sizes=dict(Counter(f"{image.rows}x{image.columns}" for image in scan.images).most_common()),
+        modes=dict(Counter(image.mode for image in scan.images).most_common()),
+        unreadable=[Unreadable(naming.file(example.path), reason) for example, reason in scan.unreadable],
+        identical=identical,
+        near_identical=near,
+        label_conflicts=[group for group in (*identical, *near) if len(group.labels) > 1],
+        patients_in_several_splits=[naming.patient(name) for name in patients_on_several_sides(sides, patients)],
+        shortcuts=measure_shortcuts([scan.images[i] for i in distinct], [labels[i] for i in distinct]),
+    )
+
+
+def _build_labels(examples: Sequence[Example], source: SourceConfig | None) -> tuple[list[Example], dict[Path, tuple[str, ...]]]:
+    """The examples that the build would use, and the labels of each by its path."""
+    if source is None:
+        return list(examples), {example.path: example.labels for example in examples}
+    classes = [(example, choose_class(example, source)) for example in examples]
+    chosen: dict[Path, tuple[str, ...]] = {example.path: (source.labels[label],) for example, label in classes if label is not None}
+    return [example for example, label in classes if label is not None], chosen
+
+
+def _sides(scan: Scan, source: SourceConfig | None, seed: int) -> list[str]:
+    """The split in which each readable image stands."""
+    own = [image.example.split or NO_SPLIT for image in scan.images]
+    if source is None:
+        return own
+    # Training splits what is left once copies are gone; a copy then stands where its patient stands.
+    kept: dict[str, LabelledFile] = {}
+    for image in scan.images:
+        example = image.example
+        label = choose_class(example, source)
+        if label is not None and image.sha256 not in kept:
+            kept[image.sha256] = LabelledFile(example.path, label, example.patient, image.sha256, example.split)
+    held_out, official = hold_out(list(kept.values()), source, seed)
+    if official:
+        return own
+    taken = {entry.patient for entry, out in zip(kept.values(), held_out.tolist(), strict=True) if out}
+    return ["held out" if image.example.patient in taken else "training" for image in scan.images]
+
+
+def _counts(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str]) -> dict[str, dict[str, Cell]]:
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for image, own, side in zip(scan.images, labels, sides, strict=True):
+        for label in own:
+            found[side, label].append(image.example.patient)
+    counts: dict[str, dict[str, Cell]] = {}
+    for (side, label), patients in sorted(found.items()):
+        counts.setdefault(side, {})[label] = Cell(len(patients), len(set(patients)))
+    return counts
+
+
+def _group(
+    scan: Scan, members: Sequence[int], correlation: float, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming
+) -> Group:
+    examples = [scan.images[i].example for i in members]
+    return Group(
+        files=[naming.file(example.path) for example in examples],
+        labels=sorted({"|".join(labels[i]) for i in members}),
+        correlation=correlation,
+        across_patients=len({example.patient for example in examples}) > 1,
+        across_splits=len({sides[i] for i in members}) > 1,
+    )
+
+
+def _identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming) -> list[Group]:
+    members: defaultdict[str, list[int]] = defaultdict(list)
+    for index, image in enumerate(scan.images):
+        members[image.sha256].append(index)
+    return [_group(scan, indexes, 1.0, labels, sides, naming) for indexes in members.values() if len(indexes) > 1]
+
+
+def _near_identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming) -> list[Group]:
+    pairs, correlations = near_identical_pairs(scan.thumbnails)
+    return [
+        _group(scan, (first, second), round(correlation, 4), labels, sides, naming)
+        for (first, second), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True)
+        if scan.images[first].sha256 != scan.images[second].sha256
+    ]

@@ -1,0 +1,53 @@
+"""What stands on both sides of a split: patients, and images that are nearly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_build.data.similarity import near_identical_pairs
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """``patients`` with images on both sides; ``pairs``, int64, shape (pairs, 2): nearly the same images, one on each side."""
+
+    patients: list[str]
+    pairs: NDArray[np.int64]
+
+    def __bool__(self) -> bool:
+        return bool(self.patients) or len(self.pairs) > 0
+
+    def __str__(self) -> str:
+        """Counts only: the names are the audit's to tell."""
+        return f"{len(self.patients)} patient(s) and {len(self.pairs)} pair(s) of nearly identical images stand on both sides of the split"
+
+
+def patients_on_several_sides(sides: Sequence[str | None], patients: Sequence[str]) -> list[str]:
+    """Patients whose images stand on more than one side, sorted."""
+    first: dict[str, str | None] = {}
+    return sorted({patient for patient, side in zip(patients, sides, strict=True) if first.setdefault(patient, side) != side})
+
+
+def find_leakage(sides: Sequence[str | None], patients: Sequence[str], thumbnails: NDArray[np.uint8]) -> Leakage:
+    """Look for what a split fails to keep apart.
+
+    Parameters
+    ----------
+    sides : sequence of str or None
+        The side on which each image stands.
+    patients : sequence of str
+        The patient of each image.
+    thumbnails : ndarray, uint8, shape (images, 32, 32)
+
+    Returns
+    -------
+    Leakage
+        ``pairs`` leaves out those of one patient: they are told by ``patients``.
+    """
+    pairs, _ = near_identical_pairs(thumbnails)
+    across = [(i, j) for i, j in pairs.tolist() if sides[i] != sides[j] and patients[i] != patients[j]]
+    return Leakage(patients_on_several_sides(sides, patients), np.array(across, np.int64).reshape(-1, 2))
