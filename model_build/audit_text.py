@@ -77,7 +77,13 @@ def _shortcuts(audit: Audit) -> list[str]:
         return ["", f"shortcuts: too few patients to measure ({MIN_PATIENTS} with and {MIN_PATIENTS} without a class are needed)"]
     lines = ["", f"how well a class is guessed from (cross-validated AUC by patient, alarm from {ALARM_AUC:g}):"]
     lines += [f"{'class':<24}{'file size':>11}{'image size':>12}{'intensity':>11}{'together':>10}"]
-    return lines + [
+    lines += [
         f"{s.label:<24}{s.file_size:>11.2f}{s.image_size:>12.2f}{s.mean_intensity:>11.2f}{s.together:>10.2f}{'  ALARM' if s.alarm else ''}"
         for s in audit.shortcuts
     ]
+    if any(shortcut.alarm for shortcut in audit.shortcuts):
+        lines += [
+            "An alarm asks for a look: at equal image size, file size follows sharpness and noise, and intensity follows exposure. Where",
+            "they come from the device or the export and not from the disease, a model learns them and fails at the next hospital.",
+        ]
+    return lines

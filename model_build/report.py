@@ -79,7 +79,7 @@ def metrics_for_manifest(measured: Measured) -> dict[str, Any]:
 def split_name(measured: Measured) -> str:
     """The split in words."""
     if measured.official_split:
-        return "the data set's own split, its test images held out"
+        return "the data set's own split"
     share = measured.held_out.patients / (measured.held_out.patients + measured.training.patients)
     return f"{share:.0%} of the patients, held out, stratified by class, same hospital as the training images"
 

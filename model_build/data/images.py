@@ -106,7 +106,7 @@ def read_images(
     -------
     ImageSet
         Byte-identical files are kept once (the first in the layout's order), so that no copy stands on both sides of a split. A file that
-        can not be decoded is left out.
+        can not be read or decoded is left out.
 
     Raises
     ------
@@ -119,7 +119,11 @@ def read_images(
     pixels = np.empty((len(candidates), contract.rows, contract.columns, 1), np.uint8)
     first_by_digest: dict[str, LabelledFile] = {}
     for done, (example, label) in enumerate(candidates, start=1):
-        content = (root / example.path).read_bytes()
+        try:
+            content = (root / example.path).read_bytes()
+        except OSError as fault:
+            left_out.append(LeftOut(example.path, f"The file can not be read from the disk: {fault.strerror}."))
+            continue
         entry = LabelledFile(example.path, label, example.patient, hashlib.sha256(content).hexdigest(), example.split)
         first = first_by_digest.get(entry.sha256)
         if first is not None and first.label != label:

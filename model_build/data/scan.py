@@ -60,11 +60,13 @@ def scan_images(root: Path, examples: Sequence[Example], on_progress: Callable[[
     unreadable: list[tuple[Example, str]] = []
     thumbnails = np.empty((len(examples), THUMBNAIL_PX, THUMBNAIL_PX), np.uint8)
     for done, example in enumerate(examples, start=1):
-        content = (root / example.path).read_bytes()
         try:
+            content = (root / example.path).read_bytes()
             frame = decode_image(content, rows=THUMBNAIL_PX, columns=THUMBNAIL_PX)
         except InputFault as fault:
             unreadable.append((example, fault.message))
+        except OSError as fault:
+            unreadable.append((example, f"The file can not be read from the disk: {fault.strerror}."))
         else:
             thumbnails[len(images)] = thumbnail(frame.pixels)
             digest, mode = hashlib.sha256(content).hexdigest(), _mode(content, frame.file_format)

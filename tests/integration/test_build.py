@@ -142,6 +142,22 @@ def test_evaluate_measures_the_bundle(built: Path, films: Path) -> None:
     assert "left out: OPACITY/p900_broken.png" in done.stdout
 
 
+def test_a_split_of_the_data_sets_own_is_neither_trained_on_nor_allowed_to_leak(films: Path, tmp_path: Path) -> None:
+    rows = ["path,label,patient,split"]
+    for number, path in enumerate(sorted(films.glob("*/p*_*.png"))):
+        patient = path.name.partition("_")[0]
+        rows.append(f"{path.relative_to(films)},{path.parent.name},{patient},{'test' if number % 3 == 0 else 'train'}")
+    (films / "films.csv").write_text("\n".join(rows))
+    config = tmp_path / "tiny.toml"
+    text = CONFIG.replace("[source]", '[source]\nlayout = "manifest"\ntable = "films.csv"').replace("patient_pattern", "# patient_pattern")
+    config.write_text(text)
+    finishing = run("train", config, "--data", films, "--out", tmp_path / "a")
+    assert (finishing.returncode, "train.finish_epochs = 0" in finishing.stderr) == (10, True), finishing.stderr
+    config.write_text(text.replace("finish_epochs = 1", "finish_epochs = 0"))
+    leaking = run("train", config, "--data", films, "--out", tmp_path / "b")
+    assert (leaking.returncode, "stand on both sides of the split" in leaking.stderr) == (10, True), leaking.stderr
+
+
 def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "tiny.toml", tmp_path / "out"
     config.write_text(CONFIG.replace("epochs = 2", "epochs = 500"))

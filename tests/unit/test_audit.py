@@ -122,6 +122,13 @@ def test_wrong_calls(root: Path, repository: Path) -> None:
     assert "no such folder" in str(missing.exception)
 
 
+def test_a_file_that_vanishes_is_unreadable(root: Path) -> None:
+    examples = list_examples(root, "folders", patient_pattern=PATTERN)
+    (root / "NORMAL" / "p2_a.png").unlink()
+    reasons = {entry.file: entry.reason for entry in audit_examples(root, examples).unreadable}
+    assert "No such file" in reasons["NORMAL/p2_a.png"]
+
+
 def test_the_text_says_that_patients_are_unknown(root: Path) -> None:
     examples = list_examples(root, "folders")
     text = render_audit(audit_examples(root, examples, patients_known=False, pseudonyms=Pseudonyms()))

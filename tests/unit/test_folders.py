@@ -69,6 +69,12 @@ def test_an_unreadable_file_is_left_out_and_counted_without_its_name(root: Path)
     assert "p14" not in str(images.left_out_counts())
 
 
+def test_a_file_that_vanishes_while_reading_is_left_out(root: Path) -> None:
+    images = read_images(root, SOURCE, CONTRACT, lambda done, total: (root / "SICK" / "p12_a.png").unlink(missing_ok=True))
+    assert len(images.files) == 5
+    assert [str(entry.path) for entry in images.left_out] == ["SICK/p12_a.png"]
+
+
 def test_one_image_under_two_labels_is_refused(root: Path) -> None:
     (root / "SICK" / "p15_a.png").write_bytes((root / "NORMAL" / "p0_a.png").read_bytes())
     with pytest.raises(ConfigError, match=r"p0_a\.png and SICK/p15_a\.png"):
