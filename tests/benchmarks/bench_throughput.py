@@ -9,6 +9,7 @@ run with an empty inbox); a plain loop with Pillow, LiteRT on one thread and a C
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ def run_agent(files: Path | None, bundle: Path, scratch: Path) -> float:
         inbox.mkdir()
     else:
         shutil.copytree(files, inbox)
+    # The agent waits until the disk has its results; what this script wrote before must not wait in the same queue.
+    os.sync()
     count = len(list(inbox.iterdir()))
     config = scratch / "agent.toml"
     write_config(config, {"home": str(home), "model.bundle": str(bundle.absolute()), "intake.settle_time_s": 0})
