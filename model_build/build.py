@@ -69,6 +69,7 @@ class Build:
         self.config, self.data, self.out, self.progress = config, data, out, progress
         self.checkpoint = out / "checkpoint.npz"
         self.measured_path = out / "measured.json"
+        self._started_s, self._earlier_s = time.monotonic(), 0.0
 
     def _read(self) -> None:
         config = self.config
@@ -102,8 +103,15 @@ class Build:
             self.images.labels[chosen],
             epochs_done=epochs_done,
             on_step=on_step,
-            on_epoch=lambda done: self.trainer.save(self.checkpoint, phase, done),
+            on_epoch=lambda done: self._save(phase, done),
         )
+
+    def _save(self, phase: Phase, epochs_done: int) -> None:
+        self.trainer.elapsed_s = self._elapsed_s()
+        self.trainer.save(self.checkpoint, phase, epochs_done)
+
+    def _elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started_s
 
     def _fit(self, trained_on: NDArray[np.bool_]) -> Fitted:
         """Convert the trunk as it stands, embed every image, and fit head and reference on the images trained on."""
@@ -197,7 +205,6 @@ class Build:
         Report, Bundle
             The bundle as read back from disk and held against its own golden vectors.
         """
-        started_s = time.monotonic()
         config, train = self.config, self.config.train
         self._read()
         self.trunk = build_trunk(config.input.rows, config.input.columns, config.trunk.block_count)
@@ -206,6 +213,7 @@ class Build:
         measure = Phase("measure", train.epochs, train.learning_rate, train.head_learning_rate)
         finish = Phase("finish", train.finish_epochs, train.finish_learning_rate, train.finish_learning_rate)
         phase_name, epochs_done = self.trainer.restore(self.checkpoint) if resume else (measure.name, 0)
+        self._earlier_s = self.trainer.elapsed_s
         everything = np.ones(len(self.positive), np.bool_)
         if phase_name == measure.name:
             self._train(measure, ~self.held_out, epochs_done)
@@ -214,7 +222,7 @@ class Build:
             head, measured = self._measure(fitted)
             self._keep_measured(fitted, head, measured)
             self.trainer.restart()
-            self.trainer.save(self.checkpoint, finish, 0)
+            self._save(finish, 0)
             epochs_done = 0
         measured_labels, measured = self._read_measured()
         self._train(finish, everything, epochs_done)
@@ -240,7 +248,7 @@ class Build:
                 f"{count} thread{'s' if count > 1 else ''}": measure_latency_ms(shipped.model, self.images.pixels[0], count)
                 for count in sorted({1, os.cpu_count() or 1})
             },
-            build_seconds=time.monotonic() - started_s,
+            build_seconds=self._elapsed_s(),
             environment=environment(),
         )
         return report, self._write(report, shipped, head)

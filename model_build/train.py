@@ -75,6 +75,8 @@ class Trainer:
             optimizer.build(variables)
         self._averages = [tf.Variable(tf.convert_to_tensor(v.value), trainable=False) for v in self.model.weights]
         self.epoch_losses: list[float] = []
+        self.elapsed_s = 0.0
+        """How long the build took up to the last checkpoint, interrupted stretches left out."""
         self._step = tf.function(self._train_step, reduce_retracing=True)
 
     def _train_step(self, grey: Any, targets: Any, weights: Any, seed: Any) -> Any:
@@ -105,6 +107,7 @@ class Trainer:
                 phase=np.array(phase.name),
                 epochs_done=np.array(epochs_done),
                 epoch_losses=np.array(self.epoch_losses),
+                elapsed_s=np.array(self.elapsed_s),
                 **arrays,
             )
             stream.flush()
@@ -121,6 +124,7 @@ class Trainer:
             for i, variable in enumerate(self._optimizer_variables()):
                 variable.assign(arrays[f"optimizer_{i}"])
             self.epoch_losses = arrays["epoch_losses"].tolist()
+            self.elapsed_s = float(arrays["elapsed_s"])
             return str(arrays["phase"]), int(arrays["epochs_done"])
 
     def use_averages(self) -> None:

@@ -80,7 +80,7 @@ def tflite_python() -> Path | None:
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--files", type=int, default=512)
+    parser.add_argument("--files", type=int, default=1536)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     originals, model = radiographs(options.data, "kermany/fullres"), options.model.absolute()

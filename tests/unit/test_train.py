@@ -99,6 +99,7 @@ def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path, examples: tu
         pass
 
     def save_then_die(epochs_done: int) -> None:
+        broken.elapsed_s = 12.5
         broken.save(path, phase, epochs_done)
         if epochs_done == 2:
             raise KillError
@@ -107,7 +108,7 @@ def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path, examples: tu
         broken.run(phase, *examples, on_epoch=save_then_die)
     resumed = fresh()
     name, epochs_done = resumed.restore(path)
-    assert (name, epochs_done) == ("measure", 2)
+    assert (name, epochs_done, resumed.elapsed_s) == ("measure", 2, 12.5)
     resumed.run(phase, *examples, epochs_done=epochs_done)
     assert resumed.epoch_losses == pytest.approx(whole.epoch_losses, rel=1e-3)
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
