@@ -24,9 +24,10 @@ from edge_agent.records import Frame
 # checked on the header before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-# A JPEG is decoded straight to 1/2, 1/4 or 1/8 as long as it stays at least this many times the model's input. Measured on the 64 full-size
-# radiographs (0.3 to 7 megapixels) against the 224x224 copies of the same films that the model was trained on, at 160x160: mean shift of the
-# log odds 0.62 at factor 1, 0.65 at 2, 0.61 for a full decode, no label changed by any; decode with preparation in ms of one core: 3.8, 4.5, 7.5.
+# A JPEG is decoded straight to 1/2, 1/4 or 1/8 as long as it stays at least this many times the model's input. Measured on 64 full-size
+# radiographs (0.3 to 7 megapixels) against the 224x224 copies of the same films that the model was trained on, at 160x160: mean shift of
+# the log odds 0.62 at factor 1, 0.65 at 2, 0.61 for a full decode, and no label changed by any; decode with preparation in ms of one
+# core: 3.8, 4.5, 7.5.
 REDUCED_DECODE_FACTOR = 1
 
 # All that Pillow's readers have been seen to raise on broken files: it checks little itself and lets its parsing fail.
