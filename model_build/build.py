@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.bundle import Bundle, DecisionRule, load_bundle, make_interpreter
-from edge_agent.inference.head import Head, LinearHead, PlattCalibration
+from edge_agent.inference.head import Head, PlattCalibration
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
 from model_build.config import BuildConfig
@@ -133,7 +133,7 @@ class Build:
         """Calibrate and choose the operating point and the novelty limit on the held-out patients."""
         rule = self.config.decision
         held_out, positive = self.held_out, self.positive[self.held_out]
-        logits = LinearHead(fitted.head).logits(fitted.embedded.embeddings[held_out])
+        logits = classical.head_logits(fitted.head, fitted.embedded.embeddings[held_out])
         head = classical.calibrated(fitted.head, classical.fit_platt(logits, positive))
         probabilities = classical.head_probabilities(head, fitted.embedded.embeddings[held_out])
         point = classical.choose_operating_point(probabilities, positive, rule)
@@ -152,7 +152,7 @@ class Build:
         embeddings, positive = fitted.embedded.embeddings[self.held_out], self.positive[self.held_out]
         patients = [p for p, taken in zip(self.patients, self.held_out, strict=True) if taken]
         folds = patient_folds(patients, _CROSS_FIT_FOLDS, self.config.seed)
-        logits = LinearHead(fitted.head).logits(embeddings)
+        logits = classical.head_logits(fitted.head, embeddings)
         probabilities, predicted = np.zeros(len(logits), np.float32), np.zeros(len(logits), np.bool_)
         for fold in np.unique(folds):
             rest, here = folds != fold, folds == fold

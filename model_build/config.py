@@ -16,6 +16,11 @@ Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0.0)]
 LayoutName = Literal["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]
+HeadKind = Literal[
+    "logistic_regression", "linear_discriminant", "linear_svm", "rbf_svm", "nearest_prototype", "random_forest", "gradient_boosting"
+]
+# Where the config says nothing; the kinds that are not here have no such number.
+_REGULARIZATION: dict[str, float] = {"logistic_regression": 0.1, "linear_svm": 0.01, "rbf_svm": 1.0}
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,10 +103,19 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class HeadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The classical head. ``inverse_regularization`` is scikit-learn's ``C``."""
+    """The classical head.
 
-    kind: Literal["logistic_regression"] = "logistic_regression"
-    inverse_regularization: Rate = 0.1
+    ``inverse_regularization`` is scikit-learn's ``C``, for logistic_regression (0.1 if not given), linear_svm (0.01) and rbf_svm (1.0).
+    Only the linear kinds (logistic_regression, linear_discriminant, linear_svm) can draw heatmaps.
+    """
+
+    kind: HeadKind = "logistic_regression"
+    inverse_regularization: Rate | None = None
+
+    @property
+    def regularization(self) -> float:
+        """``inverse_regularization``, or the kind's own default."""
+        return self.inverse_regularization or _REGULARIZATION.get(self.kind, 1.0)
 
 
 class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -160,6 +174,10 @@ def load_build_config(path: Path) -> BuildConfig:
     except msgspec.ValidationError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
     _check_source(path, config.source)
+    if config.head.inverse_regularization is not None and config.head.kind not in _REGULARIZATION:
+        raise ConfigError(
+            f"{path}: head.inverse_regularization is for {', '.join(_REGULARIZATION)}; {config.head.kind!r} has none, so remove it"
+        )
     return config
 
 

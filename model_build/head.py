@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-from edge_agent.inference.head import Head, LinearHead, PlattCalibration
+from edge_agent.inference.head import Head, PlattCalibration
+from edge_agent.inference.scoring import make_scorer
 from model_build.config import DecisionConfig, HeadConfig
+from model_build.estimators import FITTERS
 
 Floats = NDArray[np.float32]
 
 
 def fit_head(embeddings: Floats, positive: NDArray[np.bool_], label: str, config: HeadConfig) -> Head:
-    """Fit a logistic regression with balanced classes.
+    """Fit the kind of head that the config names, with balanced classes.
 
     Parameters
     ----------
@@ -30,20 +32,9 @@ def fit_head(embeddings: Floats, positive: NDArray[np.bool_], label: str, config
     Returns
     -------
     Head
-        Not calibrated yet (slope 1, intercept 0). The standardisation of the embedding is folded into the coefficients.
+        Not calibrated yet (slope 1, intercept 0).
     """
-    scaler = StandardScaler().fit(embeddings)
-    model = LogisticRegression(C=config.inverse_regularization, class_weight="balanced", max_iter=2000)
-    model.fit(scaler.transform(embeddings), positive)
-    coefficients = model.coef_[0] / scaler.scale_
-    intercept = float(model.intercept_[0] - coefficients @ scaler.mean_)
-    return Head(
-        kind="logistic_regression",
-        positive=label,
-        coefficients=[float(value) for value in coefficients],
-        intercept=intercept,
-        calibration=PlattCalibration(1.0, 0.0),
-    )
+    return FITTERS[config.kind](embeddings, positive, label, config.regularization)
 
 
 def fit_platt(logits: Floats, positive: NDArray[np.bool_]) -> PlattCalibration:
@@ -64,7 +55,7 @@ def fit_platt(logits: Floats, positive: NDArray[np.bool_]) -> PlattCalibration:
 
 def calibrated(head: Head, calibration: PlattCalibration) -> Head:
     """The same head with another calibration."""
-    return Head(kind=head.kind, positive=head.positive, coefficients=head.coefficients, intercept=head.intercept, calibration=calibration)
+    return msgspec.structs.replace(head, calibration=calibration)
 
 
 @dataclass(frozen=True)
@@ -111,6 +102,11 @@ def _probability(log_odds: float) -> float:
     return float(1.0 / (1.0 + np.exp(-log_odds)))
 
 
+def head_logits(head: Head, embeddings: Floats) -> Floats:
+    """Uncalibrated logits, computed by the very code that runs on the device."""
+    return make_scorer(head).logits(embeddings)
+
+
 def head_probabilities(head: Head, embeddings: Floats) -> Floats:
     """Calibrated probabilities, computed by the very code that runs on the device."""
-    return LinearHead(head).probabilities(embeddings)
+    return make_scorer(head).probabilities(embeddings)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.errors import ModelContractError
 from edge_agent.imaging.preprocess import prepare_input
 from edge_agent.imaging.quality import assess_quality
 from edge_agent.inference.bundle import make_interpreter
 from edge_agent.inference.decision import decide
-from edge_agent.inference.head import LinearHead
 from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.inference.novelty import NoveltyScorer
+from edge_agent.inference.scoring import LinearScorer, make_scorer
 from edge_agent.records import Verdict
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Classifier:
         """
         self._bundle = bundle
         self._interpreter = make_interpreter(bundle, num_threads, runtime)
-        self._head = LinearHead(bundle.head)
+        self._head = make_scorer(bundle.head)
         self._novelty = NoveltyScorer(bundle.reference)
 
     @property
@@ -107,7 +108,17 @@ class Classifier:
             As :meth:`classify`.
         ndarray, uint8, shape (rows, columns, 3)
             The image, at the size it was decoded, with the class activation map in colour (RGB).
+
+        Raises
+        ------
+        ModelContractError
+            If the head is not linear: its score is no sum over the places of the image, so no map of it would be true.
         """
+        if not isinstance(self._head, LinearScorer):
+            raise ModelContractError(
+                f"{self._bundle.directory}: a heatmap needs a linear head (logistic_regression, linear_discriminant or linear_svm),"
+                f" and this bundle's is {self._bundle.head.kind!r}; classify without heatmaps"
+            )
         verdict = self.classify(frame)
         evidence = self._head.logits(self._interpreter.feature_map())
         return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[self._bundle.head.positive])

@@ -29,6 +29,8 @@ def test_every_shipped_config_loads(repository: Path) -> None:
         ("epochs = 8", "epoch = 8", "epoch"),
         ("block_count = 11", "block_count = 17", r"trunk\.block_count"),
         ('task = "binary"', 'task = "ranking"', "task"),
+        ('kind = "logistic_regression"', 'kind = "oracle"', r"head\.kind"),
+        ('kind = "logistic_regression"', 'kind = "random_forest"', r"head\.inverse_regularization is for"),
         ('positive = ["PNEUMONIA"]', 'positive = ["FLU"]', r"source\.positive"),
         ('labels = ["NORMAL", "PNEUMONIA"]', 'labels = ["PNEUMONIA"]', r"source\.labels"),
         ("seed = 1", "seed = = 1", "TOML"),

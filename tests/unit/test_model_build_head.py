@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_agent.inference.head import LinearHead
+from edge_agent.inference.scoring import make_scorer
 from model_build.config import DecisionConfig, HeadConfig
 from model_build.head import calibrated, choose_operating_point, fit_head, fit_platt, head_probabilities
 
@@ -20,17 +20,17 @@ def embeddings(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 def test_the_folded_head_separates_and_ignores_the_scale_of_a_channel() -> None:
     values, positive = embeddings()
     head = fit_head(values, positive, "SICK", HeadConfig())
-    logits = LinearHead(head).logits(values)
+    logits = make_scorer(head).logits(values)
     assert logits[positive].mean() > 0.5
     assert logits[~positive].mean() < -0.5
     rescaled = fit_head(values * np.float32(8.0), positive, "SICK", HeadConfig())
-    np.testing.assert_allclose(LinearHead(rescaled).logits(values * np.float32(8.0)), logits, atol=1e-3)
+    np.testing.assert_allclose(make_scorer(rescaled).logits(values * np.float32(8.0)), logits, atol=1e-3)
 
 
 def test_platt_makes_probabilities_of_the_frequency_seen() -> None:
     values, positive = embeddings(4000)
     head = fit_head(values, positive, "SICK", HeadConfig())
-    calibration = fit_platt(LinearHead(head).logits(values), positive)
+    calibration = fit_platt(make_scorer(head).logits(values), positive)
     probabilities = head_probabilities(calibrated(head, calibration), values)
     assert probabilities.mean() == pytest.approx(positive.mean(), abs=0.01)
     sure = probabilities > 0.9
