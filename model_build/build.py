@@ -21,7 +21,7 @@ from model_build import head as classical
 from model_build.config import BuildConfig
 from model_build.data.images import ImageSet, read_images
 from model_build.data.phantom import draw_phantom
-from model_build.data.split import hold_out, refuse_leakage
+from model_build.data.split import draw_labels, hold_out, refuse_leakage
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.evaluate import Scored, confusion, estimate_metrics, patient_folds, roc_auc
 from model_build.network import INPUT_DIVISOR, build_trunk, load_imagenet_weights
@@ -89,8 +89,14 @@ class Build:
                 " or draw patients by source.official_split = false"
             )
         self.leakage = refuse_leakage(self.images, self.held_out, config.source)
+        self.trained_on = ~self.held_out
+        if config.train.labels_per_class:
+            self.trained_on = draw_labels(self.images.labels, self.trained_on, config.train.labels_per_class, config.seed)
 
     def _train(self, phase: Phase, chosen: NDArray[np.bool_], epochs_done: int) -> None:
+        if phase.epochs == 0:
+            return
+
         def on_step(step: Step) -> None:
             done = step.epoch * step.batches_per_epoch + step.batch
             self.progress.advance(done, f"epoch {step.epoch + 1} of {phase.epochs}, loss {step.loss:.3f}")
@@ -181,7 +187,7 @@ class Build:
         del metrics_cross_fitted["auc"]  # pooled over folds with different calibrations: not one ranking
         return head, Measured(
             official_split=self.official_split,
-            training=_counts(self.images, ~held_out, self.config),
+            training=_counts(self.images, self.trained_on, self.config),
             held_out=_counts(self.images, held_out, self.config),
             metrics=estimate_metrics(scored, seed),
             metrics_cross_fitted=metrics_cross_fitted,
@@ -210,24 +216,26 @@ class Build:
         self.trunk = build_trunk(config.input.rows, config.input.columns, config.trunk.block_count)
         load_imagenet_weights(self.trunk, read_state_dict(imagenet_weights_path()))
         self.trainer = Trainer(self.trunk, len(config.source.labels), train, config.seed)
-        measure = Phase("measure", train.epochs, train.learning_rate, train.head_learning_rate)
-        finish = Phase("finish", train.finish_epochs, train.finish_learning_rate, train.finish_learning_rate)
+        epochs, finish_epochs = (0, 0) if train.is_frozen else (train.epochs, train.finish_epochs)
+        measure = Phase("measure", epochs, train.learning_rate, train.head_learning_rate)
+        # With labels drawn, "everybody" would be more labels than were asked for.
+        finish = Phase("finish", 0 if train.labels_per_class else finish_epochs, train.finish_learning_rate, train.finish_learning_rate)
         phase_name, epochs_done = self.trainer.restore(self.checkpoint) if resume else (measure.name, 0)
         self._earlier_s = self.trainer.elapsed_s
-        everything = np.ones(len(self.positive), np.bool_)
+        shipped_on = np.ones(len(self.positive), np.bool_) if finish.epochs else self.trained_on
         if phase_name == measure.name:
-            self._train(measure, ~self.held_out, epochs_done)
+            self._train(measure, self.trained_on, epochs_done)
             self.trainer.use_averages()
-            fitted = self._fit(~self.held_out)
+            fitted = self._fit(self.trained_on)
             head, measured = self._measure(fitted)
             self._keep_measured(fitted, head, measured)
             self.trainer.restart()
             self._save(finish, 0)
             epochs_done = 0
         measured_labels, measured = self._read_measured()
-        self._train(finish, everything, epochs_done)
+        self._train(finish, shipped_on, epochs_done)
         self.trainer.use_averages()
-        shipped = self._fit(everything) if train.finish_epochs else self._fit(~self.held_out)
+        shipped = self._fit(shipped_on)
         calibration = PlattCalibration(measured.calibration_slope, measured.calibration_intercept)
         head = classical.calibrated(shipped.head, calibration)
         shipped_labels = classical.head_probabilities(head, shipped.embedded.embeddings) >= measured.decision.threshold
@@ -239,8 +247,8 @@ class Build:
             leakage=self.leakage,
             fingerprint=self.images.fingerprint,
             measured=measured,
-            shipped=_counts(self.images, everything if train.finish_epochs else ~self.held_out, config),
-            shipped_finish_epochs=train.finish_epochs,
+            shipped=_counts(self.images, shipped_on, config),
+            shipped_finish_epochs=finish.epochs,
             shipped_agreement_with_measured=float((shipped_labels == measured_labels).mean()),
             model_size_bytes=len(shipped.model),
             embedding_size=shipped.embedded.embeddings.shape[1],

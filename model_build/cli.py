@@ -78,6 +78,57 @@ def evaluate(bundle: Path, data: Path) -> None:
     click.echo(evaluate_bundle(bundle, data))
 
 
+@cli.command("label-efficiency")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set, in the layout that CONFIG names.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table, its JSON and the figure.")
+def label_efficiency(config: Path, data: Path, out: Path) -> None:
+    """Show how good the model of CONFIG gets from 10 to 500 labels per class, beside raw pixels."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model_build.config import load_build_config
+    from model_build.data.images import read_images
+    from model_build.label_efficiency import measure_label_efficiency, render_table, write_label_efficiency
+    from model_build.progress import BarProgress
+
+    build_config = load_build_config(config)
+    with BarProgress() as progress:
+        progress.stage("reading images", 1)
+        images = read_images(
+            data, build_config.source, build_config.input, lambda done, total: progress.advance(done, f"{done} of {total} files")
+        )
+        progress.stage("embedding and fitting", 1)
+        points = measure_label_efficiency(build_config, images)
+    write_label_efficiency(points, out)
+    click.echo(render_table(points))
+
+
+@cli.command("compare-heads")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set, in the layout that CONFIG names.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="A bundle folder, or a .tflite with CONFIG's input size.")
+def compare_heads(config: Path, data: Path, model: Path) -> None:
+    """Compare every kind of head on the embeddings of MODEL, by cross-validation over patients."""
+    from model_build import head_comparison
+    from model_build.config import load_build_config
+    from model_build.data.images import read_images
+    from model_build.embed import embed_images
+    from model_build.progress import BarProgress
+
+    build = load_build_config(config)
+    content, contract = head_comparison.read_model(model, build.input)
+    heads = head_comparison.every_kind(build.head)
+    with BarProgress() as progress:
+        progress.stage("reading images", 1)
+        images = read_images(data, build.source, contract, lambda done, total: progress.advance(done // total, f"{done} of {total} files"))
+        progress.stage("int8 embedding", 1)
+        embeddings = embed_images(content, images.pixels).embeddings
+        progress.stage("fitting heads", len(heads) * head_comparison.FOLD_COUNT)
+        positive = images.labels == build.source.labels.index(build.source.positive[0])
+        patients = [entry.patient for entry in images.files]
+        results = head_comparison.compare_heads(embeddings, positive, patients, heads, build.seed, progress.advance)
+    click.echo(head_comparison.render_comparison(results, len(positive), len(set(patients))))
+
+
 @cli.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), help="A build's TOML: its layout, classes and split.")

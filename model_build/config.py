@@ -82,7 +82,13 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     ``epochs`` run on the training patients. ``finish_epochs`` then go on from there on all patients, at ``finish_learning_rate``: the first
     model gives the reported figures, the second is shipped. Both rates are peaks: a one-cycle schedule rises to them and falls to zero.
+
+    ``labels_per_class`` draws so many images of each class from the training patients and trains on nothing else; 0 takes all. Below
+    ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it.
     """
+
+    labels_per_class: Annotated[int, Meta(ge=0)] = 0
+    fine_tune_from: Count = 250
 
     epochs: Count = 8
     batch_size: Count = 32
@@ -94,6 +100,11 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     finish_epochs: Annotated[int, Meta(ge=0)] = 2
     finish_learning_rate: Rate = 1e-4
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the labels are too few to fine-tune the CNN."""
+        return 0 < self.labels_per_class < self.fine_tune_from
 
 
 class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -80,8 +80,7 @@ def split_name(measured: Measured) -> str:
     """The split in words."""
     if measured.official_split:
         return "the data set's own split"
-    share = measured.held_out.patients / (measured.held_out.patients + measured.training.patients)
-    return f"{share:.0%} of the patients, held out, stratified by class, same hospital as the training images"
+    return f"{measured.held_out.patients} patients held out, stratified by class, of the same source as the training images"
 
 
 def _counts_row(title: str, counts: Counts) -> str:

@@ -104,3 +104,34 @@ def refuse_leakage(images: ImageSet, held_out: NDArray[np.bool_], source: Source
             " one patient or remove one of each, or accept it by source.allow_leakage = true"
         )
     return f"{leakage}{', which the config allows' if leakage else ''}."
+
+
+def draw_labels(labels: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int) -> NDArray[np.bool_]:
+    """Draw the same number of images of every class.
+
+    Parameters
+    ----------
+    labels : ndarray, int64, shape (images,)
+        Class index per image.
+    candidates : ndarray, bool, shape (images,)
+        The images to draw from: those of training patients.
+    per_class : int
+        How many of each class.
+    seed : int
+
+    Returns
+    -------
+    ndarray, bool, shape (images,)
+
+    Raises
+    ------
+    ConfigError
+        If a class has fewer.
+    """
+    drawn = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        members = np.flatnonzero(candidates & (labels == label))
+        if len(members) < per_class:
+            raise ConfigError(f"train.labels_per_class asks for {per_class} images; class {label} has {len(members)} to train on")
+        drawn[np.random.default_rng([seed, int(label)]).choice(members, per_class, replace=False)] = True
+    return drawn

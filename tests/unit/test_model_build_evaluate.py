@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError
-from model_build.data.split import hold_out_patients
+from model_build.data.split import draw_labels, hold_out_patients
 from model_build.evaluate import Scored, confusion, estimate_metrics, patient_folds, roc_auc
 
 
@@ -76,3 +76,18 @@ def test_the_split_does_not_depend_on_the_order_of_the_images() -> None:
 def test_one_patient_in_a_class_can_not_be_split() -> None:
     with pytest.raises(ConfigError, match="at least 2"):
         hold_out_patients(np.array([0, 0, 1]), ["a", "b", "c"], 0.2, 0)
+
+
+def test_the_same_number_of_every_class_is_drawn_from_the_candidates() -> None:
+    labels = np.arange(60) % 3
+    candidates = np.arange(60) < 45
+    drawn = draw_labels(labels, candidates, 4, seed=1)
+    assert np.bincount(labels[drawn]).tolist() == [4, 4, 4]
+    assert not (drawn & ~candidates).any()
+    assert (drawn == draw_labels(labels, candidates, 4, seed=1)).all()
+    assert (drawn != draw_labels(labels, candidates, 4, seed=2)).any()
+
+
+def test_more_labels_than_there_are_can_not_be_drawn() -> None:
+    with pytest.raises(ConfigError, match=r"asks for 5 images; class 1 has 3"):
+        draw_labels(np.array([0] * 9 + [1] * 3), np.ones(12, dtype=np.bool_), 5, seed=0)
