@@ -24,11 +24,13 @@ from model_build.data.phantom import draw_phantom
 from model_build.data.split import draw_labels, hold_out, refuse_leakage
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.evaluate import Scored, confusion, estimate_metrics, patient_folds, roc_auc
+from model_build.held_out import evidence_mapper, keep_held_out
 from model_build.network import INPUT_DIVISOR, build_trunk, load_imagenet_weights
 from model_build.package import environment, pack_arrays, write_bundle
 from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
 from model_build.report import Counts, Measured, Report, metrics_for_manifest, render_model_card, render_report
+from model_build.report_html import write_html_report
 from model_build.train import Phase, Step, Trainer
 from model_build.weights import imagenet_weights_path, read_state_dict
 
@@ -185,6 +187,16 @@ class Build:
         in_band = (probabilities >= decision.review_low) & (probabilities <= decision.review_high)
         metrics_cross_fitted = estimate_metrics(cross_fitted, seed)
         del metrics_cross_fitted["auc"]  # pooled over folds with different calibrations: not one ranking
+        keep_held_out(
+            self.out / "held_out.npz",
+            probabilities=probabilities,
+            cross_fitted=cross_fitted.probabilities,
+            positive=scored.positive,
+            patients=scored.patients,
+            held_out=held_out,
+            threshold=decision.threshold,
+            evidence_of=evidence_mapper(fitted.model, self.images.pixels, fitted.head),
+        )
         return head, Measured(
             official_split=self.official_split,
             training=_counts(self.images, self.trained_on, self.config),
@@ -309,6 +321,7 @@ class Build:
         )
         (self.out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         (self.out / "report.md").write_text(render_report(report, config), encoding="utf-8")
+        write_html_report(self.out, self.images)
         bundle = load_bundle(directory)
         make_interpreter(bundle)
         return bundle

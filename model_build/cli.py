@@ -36,7 +36,7 @@ cli.add_command(phantom.command)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch in the run folder.")
 def train(config: Path, data: Path, out: Path | None, resume: bool) -> None:
-    """Train what CONFIG says and write OUT/bundle, OUT/report.md and OUT/report.json."""
+    """Train what CONFIG says and write OUT/bundle, OUT/report.html, OUT/report.md and OUT/report.json."""
     # TensorFlow writes its start-up lines past Python; only its errors are for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model_build.config import load_build_config
@@ -50,12 +50,12 @@ def train(config: Path, data: Path, out: Path | None, resume: bool) -> None:
 
     going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))
     with BarProgress() as progress:
-        report, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
-    metrics = report.measured.metrics
+        built, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
+    metrics = built.measured.metrics
     click.echo(f"held-out patients, int8: AUC {metrics['auc']}")
     click.echo(f"at the operating point: sensitivity {metrics['sensitivity']}, specificity {metrics['specificity']}")
-    click.echo(f"bundle: {bundle.directory}  ({report.model_size_bytes:,} bytes of model)")
-    click.echo(f"report: {run_folder / 'report.md'}")
+    click.echo(f"bundle: {bundle.directory}  ({built.model_size_bytes:,} bytes of model)")
+    click.echo(f"report: {run_folder / 'report.html'}  (shows images of DATA: it stays with them)")
 
 
 def _run_or_tell_how_to_resume(build: Build, config: Path, data: Path, out: Path, resume: bool) -> tuple[Report, Bundle]:
@@ -127,6 +127,18 @@ def compare_heads(config: Path, data: Path, model: Path) -> None:
         patients = [entry.patient for entry in images.files]
         results = head_comparison.compare_heads(embeddings, positive, patients, heads, build.seed, progress.advance)
     click.echo(head_comparison.render_comparison(results, len(positive), len(set(patients))))
+
+
+@cli.command()
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="The data it was trained on: the report then shows the worst mistakes.")
+def report(run_folder: Path, data: Path | None) -> None:
+    """Write RUN_FOLDER/report.html again, without images unless --data is given."""
+    from model_build.report_html import read_run_images, write_html_report
+
+    if data is not None and not data.is_dir():
+        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
+    click.echo(write_html_report(run_folder, None if data is None else read_run_images(run_folder, data)))
 
 
 @cli.command()

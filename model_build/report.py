@@ -96,7 +96,8 @@ def _metrics_table(measured: Measured) -> list[str]:
     return rows
 
 
-def _who_was_trained_on(report: Report) -> str:
+def who_was_trained_on(report: Report) -> str:
+    """In words: on whom the measured model and the one that ships were trained."""
     if report.shipped_finish_epochs == 0:
         return "The model that ships is the measured one: the held-out patients were never trained on."
     return (
@@ -132,7 +133,7 @@ def render_report(report: Report, config: BuildConfig) -> str:
         _counts_row("held out", measured.held_out),
         _counts_row("shipped model trained on", report.shipped),
         "",
-        _who_was_trained_on(report),
+        who_was_trained_on(report),
         "",
         "## Held-out patients, int8 model",
         "",
@@ -208,7 +209,7 @@ def render_model_card(report: Report, config: BuildConfig) -> str:
         _counts_row("held out", measured.held_out),
         _counts_row("trained on (shipped model)", report.shipped),
         "",
-        _who_was_trained_on(report),
+        who_was_trained_on(report),
         "",
         f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
         "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +137,38 @@ def test_the_manifest_keeps_the_provenance(built: Path) -> None:
     assert str(Path.cwd()) not in text
 
 
+def test_the_html_report_needs_nothing_else_and_names_nobody(built: Path, films: Path, tmp_path: Path) -> None:
+    # A copy: the run folder is shared with other tests.
+    folder = tmp_path / "run"
+    shutil.copytree(built, folder)
+    page = folder / "report.html"
+    during_build = page.read_text(encoding="utf-8")
+    mistakes = min(6, report_matrix(built)["false_negative"]) + min(6, report_matrix(built)["false_positive"])
+    assert during_build.count("data:image/png") == 2 * mistakes
+    assert ("It stays with the data" in during_build) == (mistakes > 0)
+    again = run("report", folder)
+    assert again.returncode == 0, again.stderr
+    without_images = page.read_text(encoding="utf-8")
+    assert "data:image/png" not in without_images
+    assert "It stays with the data" not in without_images
+    for text in (during_build, without_images):
+        assert text.count("data:image/svg+xml") == 7
+        assert "Not a diagnosis" in text
+        assert "Not for real films." in text
+        assert not re.search(r"<script|http://|https://|<link|\bp\d+_\d", text)
+    assert run("report", folder, "--data", films).returncode == 0
+    assert page.read_text(encoding="utf-8") == during_build
+    shutil.copytree(films, tmp_path / "films")
+    (tmp_path / "films" / "NORMAL" / "p0_0.png").unlink()
+    other = run("report", folder, "--data", tmp_path / "films")
+    assert (other.returncode, "was built from other images" in other.stderr) == (10, True), other.stderr
+
+
+def report_matrix(run_folder: Path) -> dict[str, int]:
+    matrix: dict[str, int] = json.loads((run_folder / "report.json").read_text())["measured"]["confusion"]
+    return matrix
+
+
 def test_evaluate_measures_the_bundle(built: Path, films: Path) -> None:
     done = run("evaluate", built / "bundle", films)
     assert done.returncode == 0, done.stderr
@@ -179,6 +213,8 @@ def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path:
         (("train", "tiny.toml"), 2, "--data"),
         (("train", "tiny.toml", "--data", "nowhere"), 2, "not a folder"),
         (("train", "tiny.toml", "--data", "empty"), 10, "no folder 'NORMAL'"),
+        (("report", "nowhere"), 10, "name the run folder"),
+        (("report", "empty", "--data", "nowhere"), 2, "not a folder"),
         (("evaluate", "nowhere", "empty"), 20, "no such bundle folder"),
         (("train", "tiny.toml", "--wrong"), 2, "--wrong"),
     ],
