@@ -321,7 +321,7 @@ class Build:
         )
         (self.out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
         (self.out / "report.md").write_text(render_report(report, config), encoding="utf-8")
-        write_html_report(self.out, self.images)
+        write_html_report(self.out, report, config, self.images)
         bundle = load_bundle(directory)
         make_interpreter(bundle)
         return bundle

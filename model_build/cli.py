@@ -134,11 +134,11 @@ def compare_heads(config: Path, data: Path, model: Path) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="The data it was trained on: the report then shows the worst mistakes.")
 def report(run_folder: Path, data: Path | None) -> None:
     """Write RUN_FOLDER/report.html again, without images unless --data is given."""
-    from model_build.report_html import read_run_images, write_html_report
+    from model_build.report_html import rewrite_html_report
 
     if data is not None and not data.is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
-    click.echo(write_html_report(run_folder, None if data is None else read_run_images(run_folder, data)))
+    click.echo(rewrite_html_report(run_folder, data))
 
 
 @cli.command()

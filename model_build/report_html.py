@@ -195,13 +195,15 @@ def _read_report(path: Path) -> Report:
         raise ConfigError(f"{path}: is not a report of this version ({fault}); train again") from fault
 
 
-def write_html_report(folder: Path, images: ImageSet | None) -> Path:
+def write_html_report(folder: Path, report: Report, config: BuildConfig, images: ImageSet | None) -> Path:
     """Write ``report.html`` into a run folder, whole or not at all.
 
     Parameters
     ----------
     folder : Path
-        Holds config.toml, report.json and held_out.npz.
+        Holds held_out.npz.
+    report, config
+        The build's numbers, and what it was asked for.
     images : ImageSet or None
         The build's images, for the thumbnails of the worst mistakes.
 
@@ -213,11 +215,10 @@ def write_html_report(folder: Path, images: ImageSet | None) -> Path:
     Raises
     ------
     ConfigError
-        If something of the run is missing, or ``images`` are not those that it was built from.
+        If held_out.npz is missing, or ``images`` are not those that the run was built from.
     DiskFullError, StorageError
         If it can not be written.
     """
-    report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
     if images is not None and images.fingerprint != report.fingerprint:
         raise ConfigError(f"{folder}: was built from other images than those of --data; name the folder it was trained on")
     page = render_html(report, config, read_held_out(folder / "held_out.npz"), images)
@@ -235,7 +236,13 @@ def write_html_report(folder: Path, images: ImageSet | None) -> Path:
     return path
 
 
-def read_run_images(folder: Path, data: Path) -> ImageSet:
-    """Read the images of a run again, as its config says."""
-    config = load_build_config(folder / "config.toml")
-    return read_images(data, config.source, config.input)
+def rewrite_html_report(folder: Path, data: Path | None) -> Path:
+    """Write ``report.html`` again from the files of a finished run; with images where ``data``, the folder it was trained on, is given.
+
+    Raises
+    ------
+    ConfigError
+        If config.toml or report.json is missing; and as :func:`write_html_report`.
+    """
+    report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
+    return write_html_report(folder, report, config, None if data is None else read_images(data, config.source, config.input))

@@ -15,7 +15,7 @@ pytest.importorskip("jinja2", reason="Jinja2 is not installed")
 
 from model_build import figures
 from model_build.held_out import keep_held_out, read_held_out, worst_mistakes
-from model_build.report_html import class_rows, coverage_rows, write_html_report
+from model_build.report_html import class_rows, coverage_rows, rewrite_html_report
 
 PROBABILITIES = np.array([0.95, 0.55, 0.2, 0.02, 0.6, 0.99], np.float32)
 POSITIVE = np.array([True, True, True, False, False, False])
@@ -79,7 +79,7 @@ def test_held_out_keeps_no_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"report\.json: missing; name the run folder"):
-        write_html_report(tmp_path, None)
+        rewrite_html_report(tmp_path, None)
 
 
 def test_figures_are_svg_and_the_same_each_time() -> None:
