@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import ConfigError, EdgeAgentError
 from model_build.data import phantom
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from model_build.report import Report
 
 INTERRUPTED = 130
+_BUILD_LIBRARIES = frozenset({"jinja2", "keras", "matplotlib", "sklearn", "tensorflow"})
 
 
 @click.group(help="Build a model for the edge agent: train on a CPU, measure, pack.")
@@ -198,4 +199,11 @@ def main() -> int:
     except EdgeAgentError as fault:
         click.echo(f"error: {fault}", err=True)
         return fault.exit_code
+    except ModuleNotFoundError as fault:
+        # The agent is installed without them; a missing module of any other name is a bug and keeps its traceback.
+        library = (fault.name or "").partition(".")[0]
+        if library not in _BUILD_LIBRARIES:
+            raise
+        click.echo(f"error: {library} is not installed: get the build's libraries with  pip install -e '.[build]'", err=True)
+        return ConfigError.exit_code
     return 0
