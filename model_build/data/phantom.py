@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -115,22 +114,3 @@ def save_phantom(path: Path, seed: int, *, rows: int = 1024, columns: int = 1024
             image.save(path, quality=92, comment=f"{LABEL}, seed {seed}")
         case other:
             raise ConfigError(f"{path.name}: a phantom is written as .png or .jpg, not as '{other}'")
-
-
-@click.command("phantom")
-@click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many patients to draw.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The first patient; the others follow.")
-@click.option("--opacities", type=click.IntRange(min=0), default=0, show_default=True, help="Consolidations in each pair of lungs.")
-@click.option("--format", "suffix", type=click.Choice(["png", "jpg"]), default="png", show_default=True)
-def command(out_dir: Path, count: int, seed: int, opacities: int, suffix: str) -> None:
-    """Draw synthetic chest radiographs into OUT_DIR, for tests and demonstrations."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for number in range(seed, seed + count):
-        path = out_dir / f"phantom-{number:04d}.{suffix}"
-        save_phantom(path, number, opacity_count=opacities)
-        click.echo(path)
-
-
-if __name__ == "__main__":
-    command()

@@ -94,7 +94,7 @@ def test_an_unknown_ending_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_command_draws_a_folder_and_needs_no_training_library(tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "model_build.data.phantom", str(tmp_path / "out"), "--count", "2", "--seed", "5"],
+        [sys.executable, "-X", "importtime", "-m", "model_build", "phantom", str(tmp_path / "out"), "--count", "2", "--seed", "5"],
         capture_output=True,
         text=True,
         check=True,

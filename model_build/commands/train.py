@@ -1,0 +1,55 @@
+"""``model-build train``: one build, from images to bundle."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edge_agent.inference.bundle import Bundle
+    from model_build.build import Build
+    from model_build.report import Report
+
+INTERRUPTED = 130
+
+
+@click.command("train")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the data set, laid out as CONFIG says.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
+@click.option("--resume", is_flag=True, help="Go on from the last finished epoch in the run folder.")
+def command(config: Path, data: Path, out: Path | None, resume: bool) -> None:
+    """Train what CONFIG says and write OUT/bundle, OUT/report.html, OUT/report.md and OUT/report.json."""
+    # TensorFlow writes its start-up lines past Python; only its errors are for the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model_build.config import load_build_config
+    from model_build.progress import BarProgress
+
+    build_config = load_build_config(config)
+    if not data.is_dir():
+        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
+    run_folder = out if out is not None else Path("runs") / build_config.name
+    from model_build.build import Build, prepare_out
+
+    going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))
+    with BarProgress() as progress:
+        built, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
+    metrics = built.measured.metrics
+    click.echo(f"held-out patients, int8: AUC {metrics['auc']}")
+    click.echo(f"at the operating point: sensitivity {metrics['sensitivity']}, specificity {metrics['specificity']}")
+    click.echo(f"bundle: {bundle.directory}  ({built.model_size_bytes:,} bytes of model)")
+    click.echo(f"report: {run_folder / 'report.html'}  (shows images of DATA: it stays with them)")
+
+
+def _run_or_tell_how_to_resume(build: Build, config: Path, data: Path, out: Path, resume: bool) -> tuple[Report, Bundle]:
+    try:
+        return build.run(resume=resume)
+    except KeyboardInterrupt:
+        command = f"model-build train {config} --data {data} --out {out} --resume"
+        kept = "The last finished epoch is kept." if build.checkpoint.exists() else "No epoch was finished yet."
+        click.echo(f"\nStopped. {kept} Go on with:  {command}", err=True)
+        sys.exit(INTERRUPTED)
