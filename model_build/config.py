@@ -16,9 +16,13 @@ Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0.0)]
 LayoutName = Literal["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]
+TaskName = Literal["binary", "multiclass", "multilabel"]
 HeadKind = Literal[
     "logistic_regression", "linear_discriminant", "linear_svm", "rbf_svm", "nearest_prototype", "random_forest", "gradient_boosting"
 ]
+OptimizerName = Literal["adamw", "adam", "sgd"]
+LossName = Literal["cross_entropy", "focal"]
+_ADAMW_DECAY = 1e-2
 # Where the config says nothing; the kinds that are not here have no such number.
 _REGULARIZATION: dict[str, float] = {"logistic_regression": 0.1, "linear_svm": 0.01, "rbf_svm": 1.0}
 
@@ -29,24 +33,31 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``layout`` says how the data folder is laid out. For ``folders``, ``patient_pattern`` is searched in the file name, and what its first
     group matches names the patient; the other layouts name patients themselves. For ``manifest``, ``table`` is the CSV file's name.
 
-    ``labels`` are the build's classes. ``merge`` turns a label of the data set into one of them; the labels in ``leave_out`` ("*": all
-    others) are passed over, and an image that has no class left is left out. Any further label is an error.
+    ``labels`` are the build's classes: two for task binary, three or more for multiclass, of which every image has exactly one; one or more
+    findings for multilabel, of which an image has any number. ``positive`` are those that matter: one of two, some of many, every finding
+    (multilabel: leave it out). ``merge`` turns a label of the data set into one of ``labels``; the labels in ``leave_out`` ("*": all
+    others) are passed over. An image that has no class left is left out; for multilabel it stays, without any finding.
+
+    ``negative``, for multilabel, are the data set's names for "no finding" ("No Finding" for layout ``nih`` need not be said; neither need
+    an empty cell of a manifest). Any further label is an error.
 
     ``official_split``: where the data set has a split of its own, its test images are the held-out ones; otherwise, and where this is
-    false, the share ``held_out_fraction`` of the patients is drawn. ``allow_leakage`` trains although a patient or nearly the same image
-    stands on both sides.
+    false, the share ``held_out_fraction`` of the patients is drawn. ``folds`` instead, from 2 on, holds out every patient once, in so many
+    parts (k-fold cross-validation). ``allow_leakage`` trains although a patient or nearly the same image stands on both sides.
     """
 
     layout: LayoutName = "folders"
     labels: list[str]
-    positive: list[str]
+    positive: list[str] = []
     patient_pattern: str = ""
     table: str = "manifest.csv"
     merge: dict[str, str] = {}
     leave_out: list[str] = []
+    negative: list[str] = []
     official_split: bool = True
     allow_leakage: bool = False
     held_out_fraction: Fraction = 0.2
+    folds: Annotated[int, Meta(ge=0)] = 0
     title: str
     licence: str
     attribution: str
@@ -85,6 +96,10 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     ``labels_per_class`` draws so many images of each class from the training patients and trains on nothing else; 0 takes all. Below
     ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it.
+
+    ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and wants rates about twenty times
+    higher. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
+    class by class.
     """
 
     labels_per_class: Annotated[int, Meta(ge=0)] = 0
@@ -92,14 +107,26 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     epochs: Count = 8
     batch_size: Count = 32
+    shuffle: bool = True
+    optimizer: OptimizerName = "adamw"
+    loss: LossName = "cross_entropy"
     learning_rate: Rate = 5e-4
     head_learning_rate: Rate = 2e-3
-    weight_decay: Annotated[float, Meta(ge=0)] = 1e-2
+    weight_decay: Annotated[float, Meta(ge=0)] | None = None
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     average_decay: Fraction = 0.99
     finish_epochs: Annotated[int, Meta(ge=0)] = 2
     finish_learning_rate: Rate = 1e-4
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    def __post_init__(self) -> None:
+        if self.weight_decay is not None and self.optimizer != "adamw":
+            raise ValueError(f"weight_decay is for the optimizer adamw; {self.optimizer!r} has none, so remove it")
+
+    @property
+    def decay(self) -> float:
+        """``weight_decay``, or adamw's default."""
+        return _ADAMW_DECAY if self.weight_decay is None else self.weight_decay
 
     @property
     def is_frozen(self) -> bool:
@@ -156,7 +183,7 @@ class BuildConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
     version: str
     serial: Count
-    task: Literal["binary"]
+    task: TaskName
     seed: int = 1
     source: SourceConfig
     input: InputContract
@@ -184,7 +211,10 @@ def load_build_config(path: Path) -> BuildConfig:
         raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
     except msgspec.ValidationError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
+    _check_labels(path, config.task, config.source)
     _check_source(path, config.source)
+    if config.task == "multilabel":
+        config = msgspec.structs.replace(config, source=msgspec.structs.replace(config.source, positive=config.source.labels))
     if config.head.inverse_regularization is not None and config.head.kind not in _REGULARIZATION:
         raise ConfigError(
             f"{path}: head.inverse_regularization is for {', '.join(_REGULARIZATION)}; {config.head.kind!r} has none, so remove it"
@@ -192,11 +222,39 @@ def load_build_config(path: Path) -> BuildConfig:
     return config
 
 
+def _check_labels(path: Path, task: TaskName, source: SourceConfig) -> None:
+    labels, positive, count = source.labels, source.positive, len(source.labels)
+    if len(set(labels)) != count or "" in labels:
+        raise ConfigError(f"{path}: source.labels must be different names, not {labels}")
+    enough, wanted = {
+        "binary": (count == 2, "exactly two classes; 'multiclass' is for more, 'multilabel' for findings that may stand together"),
+        "multiclass": (count >= 3, "three classes or more; 'binary' is for two"),
+        "multilabel": (count >= 1, "one finding or more"),
+    }[task]
+    if not enough:
+        raise ConfigError(f"{path}: source.labels names {count} ({labels}), and task {task!r} needs {wanted}")
+    if unknown := [name for name in positive if name not in labels]:
+        raise ConfigError(f"{path}: source.positive names {unknown[0]!r}, which is none of source.labels {labels}")
+    if len(set(positive)) != len(positive):
+        raise ConfigError(f"{path}: source.positive names a class twice: {positive}")
+    if task == "binary" and len(positive) != 1:
+        raise ConfigError(f"{path}: source.positive must name one of {labels} for task 'binary', not {positive}")
+    if task == "multiclass" and not 0 < len(positive) < count:
+        raise ConfigError(
+            f"{path}: source.positive must name some, but not all, of {labels} for task 'multiclass': those that call for somebody;"
+            f" it names {positive}"
+        )
+    if task == "multilabel" and positive and set(positive) != set(labels):
+        raise ConfigError(f"{path}: source.positive is every label for task 'multilabel'; remove it")
+    if task != "multilabel" and source.negative:
+        raise ConfigError(f"{path}: source.negative is for task 'multilabel'; for {task!r} use source.merge or source.leave_out")
+    if wrong := [name for name in source.negative if name in labels or name in source.merge or name in source.leave_out]:
+        raise ConfigError(f"{path}: source.negative names {wrong[0]!r}, which source.labels, merge or leave_out wants too; remove it from one")
+
+
 def _check_source(path: Path, source: SourceConfig) -> None:
-    if len(source.labels) != 2 or len(set(source.labels)) != 2:
-        raise ConfigError(f"{path}: source.labels must name two different classes for task 'binary', not {source.labels}")
-    if len(source.positive) != 1 or source.positive[0] not in source.labels:
-        raise ConfigError(f"{path}: source.positive must name one of {source.labels}, not {source.positive}")
+    if source.folds == 1:
+        raise ConfigError(f"{path}: source.folds must be 0 (one held-out part) or at least 2, not 1")
     if source.layout == "folders" and not source.patient_pattern:
         raise ConfigError(
             f"{path}: source.patient_pattern is missing; layout 'folders' needs it to tell patients apart by their file names"
