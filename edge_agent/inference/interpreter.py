@@ -75,6 +75,40 @@ def dequantize(raw: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.f
     return (raw.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
+def load_into_runtime(model: bytes, num_threads: int = 1, runtime: str | None = None) -> tuple[str, Any]:
+    """Load a model of any kind, whatever it takes and gives.
+
+    Parameters
+    ----------
+    model, num_threads, runtime
+        As for :class:`Interpreter`.
+
+    Returns
+    -------
+    runtime : str
+        The import name of the one that was taken.
+    interpreter
+        The runtime's own ``Interpreter``, its tensors allocated.
+
+    Raises
+    ------
+    ModelError
+        If no runtime is installed, or the runtime refuses the model.
+    """
+    available = installed_runtimes()
+    if runtime is None and not available:
+        raise ModelError("no TFLite runtime is installed; install one with  pip install ai-edge-litert")
+    chosen = runtime if runtime is not None else available[0]
+    try:
+        make = interpreter_class(chosen)
+        with _without_native_chatter():
+            interpreter = make(model_content=model, num_threads=num_threads)
+            interpreter.allocate_tensors()
+    except RUNTIME_FAULTS as fault:
+        raise ModelError(f"the runtime {chosen} can not load the model: {fault.__cause__ or fault}") from fault
+    return chosen, interpreter
+
+
 class Interpreter:
     """One loaded int8 trunk: grey image in, embedding and feature map out. Not thread-safe; ``invoke`` releases the GIL."""
 
@@ -97,17 +131,7 @@ class Interpreter:
         ModelContractError
             If the model is not fully int8 with one image input and the two outputs, embedding and feature map.
         """
-        available = installed_runtimes()
-        if runtime is None and not available:
-            raise ModelError("no TFLite runtime is installed; install one with  pip install ai-edge-litert")
-        self.runtime = runtime if runtime is not None else available[0]
-        try:
-            make = interpreter_class(self.runtime)
-            with _without_native_chatter():
-                self._interpreter = make(model_content=model, num_threads=num_threads)
-                self._interpreter.allocate_tensors()
-        except RUNTIME_FAULTS as fault:
-            raise ModelError(f"the runtime {self.runtime} can not load the model: {fault.__cause__ or fault}") from fault
+        self.runtime, self._interpreter = load_into_runtime(model, num_threads, runtime)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         floats = [d["name"] for d in self._interpreter.get_tensor_details() if np.issubdtype(d["dtype"], np.floating)]
         if floats:
