@@ -23,6 +23,16 @@ HeadKind = Literal[
 OptimizerName = Literal["adamw", "adam", "sgd"]
 LossName = Literal["cross_entropy", "focal"]
 _ADAMW_DECAY = 1e-2
+CalibrationMethod = Literal["best", "platt", "temperature", "isotonic"]
+PointRule = Literal["target_sensitivity", "target_specificity", "youden", "cost"]
+# The keys of [decision] that each rule reads.
+_RULE_KEYS: dict[PointRule, tuple[str, ...]] = {
+    "target_sensitivity": ("target_sensitivity",),
+    "target_specificity": ("target_specificity",),
+    "youden": (),
+    "cost": ("cost_missed", "cost_false_alarm", "prevalence"),
+}
+_RULE_DEFAULTS = {"target_sensitivity": 0.97, "target_specificity": 0.95}
 # Where the config says nothing; the kinds that are not here have no such number.
 _REGULARIZATION: dict[str, float] = {"logistic_regression": 0.1, "linear_svm": 0.01, "rbf_svm": 1.0}
 
@@ -97,8 +107,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``labels_per_class`` draws so many images of each class from the training patients and trains on nothing else; 0 takes all. Below
     ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it.
 
-    ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and wants rates about twenty times
-    higher. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
+    ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and as a rule wants far
+    higher rates. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
     class by class.
     """
 
@@ -145,10 +155,14 @@ class HeadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     ``inverse_regularization`` is scikit-learn's ``C``, for logistic_regression (0.1 if not given), linear_svm (0.01) and rbf_svm (1.0).
     Only the linear kinds (logistic_regression, linear_discriminant, linear_svm) can draw heatmaps.
+
+    ``calibration`` makes probabilities of its logits, fitted on the held-out patients; "best" takes the method with the lowest log loss on
+    held-out patients that it was not fitted on.
     """
 
     kind: HeadKind = "logistic_regression"
     inverse_regularization: Rate | None = None
+    calibration: CalibrationMethod = "best"
 
     @property
     def regularization(self) -> float:
@@ -157,16 +171,43 @@ class HeadConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class DecisionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a score becomes a decision, chosen on the held-out patients.
+    """How a score becomes a decision, chosen on the held-out patients; in multilabel builds for each label by itself.
 
-    The operating point is the highest threshold whose held-out sensitivity reaches ``target_sensitivity``. The review band runs around it
-    and holds the share ``review_fraction`` of the held-out images. An image is novel where its distance passes the quantile
-    ``novelty_quantile`` of held-out images.
+    ``rule`` chooses the operating point: the highest threshold whose sensitivity reaches ``target_sensitivity`` (0.97 if not given), the
+    lowest whose specificity reaches ``target_specificity`` (0.95), the highest sum of the two ("youden"), or the lowest "cost", where
+    ``cost_missed`` and ``cost_false_alarm`` weigh the two mistakes and ``prevalence`` is the share of positive images where the model will
+    work (that of the held-out images if not given).
+
+    The review band runs around the point. It holds the share ``review_fraction`` of the held-out images (0.05), or as few as leave at most
+    the share ``review_target_error`` of the others wrongly decided; where half of the images in the band do not get there, it is the band
+    with the fewest errors outside, and the point's ``target`` says so.
+
+    An image is novel where its distance passes the quantile ``novelty_quantile`` of held-out images.
     """
 
-    target_sensitivity: Fraction = 0.97
-    review_fraction: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.05
+    rule: PointRule = "target_sensitivity"
+    target_sensitivity: Fraction | None = None
+    target_specificity: Fraction | None = None
+    cost_missed: Rate | None = None
+    cost_false_alarm: Rate | None = None
+    prevalence: Fraction | None = None
+    review_fraction: Annotated[float, Meta(ge=0.0, lt=0.5)] | None = None
+    review_target_error: Fraction | None = None
     novelty_quantile: Fraction = 0.98
+
+    def __post_init__(self) -> None:
+        wanted = _RULE_KEYS[self.rule]
+        for key in dict.fromkeys(key for keys in _RULE_KEYS.values() for key in keys):
+            if key not in wanted and getattr(self, key) is not None:
+                raise ValueError(f"{key} is not for rule = {self.rule!r}, so remove it or choose another rule")
+        if self.rule == "cost" and (self.cost_missed is None or self.cost_false_alarm is None):
+            raise ValueError("rule = 'cost' needs both cost_missed and cost_false_alarm")
+        if self.review_fraction is not None and self.review_target_error is not None:
+            raise ValueError("review_fraction and review_target_error both size the review band; remove one of them")
+        if self.rule in _RULE_DEFAULTS and getattr(self, self.rule) is None:
+            msgspec.structs.force_setattr(self, self.rule, _RULE_DEFAULTS[self.rule])
+        if self.review_fraction is None and self.review_target_error is None:
+            msgspec.structs.force_setattr(self, "review_fraction", 0.05)
 
 
 class CardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -249,7 +290,9 @@ def _check_labels(path: Path, task: TaskName, source: SourceConfig) -> None:
     if task != "multilabel" and source.negative:
         raise ConfigError(f"{path}: source.negative is for task 'multilabel'; for {task!r} use source.merge or source.leave_out")
     if wrong := [name for name in source.negative if name in labels or name in source.merge or name in source.leave_out]:
-        raise ConfigError(f"{path}: source.negative names {wrong[0]!r}, which source.labels, merge or leave_out wants too; remove it from one")
+        raise ConfigError(
+            f"{path}: source.negative names {wrong[0]!r}, which source.labels, merge or leave_out wants too; remove it from one"
+        )
 
 
 def _check_source(path: Path, source: SourceConfig) -> None:
