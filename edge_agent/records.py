@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 Status = Literal["done", "rejected"]
 Decision = Literal["positive", "negative", "review"]
+Task = Literal["binary", "multiclass", "multilabel"]
+"""What a model answers: one question with yes or no; which one of several classes; yes or no for each of several findings."""
+
+NO_FINDING = "No Finding"
+"""``label`` of a multilabel record without a finding."""
 
 
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,8 +58,10 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``id`` is the database's row number, null before it is stored (and in ``predict``, which stores nothing). ``path`` is relative to the
     inbox, with forward slashes. ``scores`` holds a calibrated probability per label. ``label`` is the class at the bundle's operating
-    point; ``findings`` is used by multilabel models only. ``novelty`` is the distance from the training images in units of the bundle's
-    limit: above 1 the image is unlike them. ``duplicate_of`` is the ``id`` of the first record of the same bytes.
+    point. Of a multilabel model, ``findings`` are the labels at or above their operating points, in the bundle's order, and ``label`` is
+    the one that lies farthest above, or ``NO_FINDING``; other models leave ``findings`` empty. ``novelty`` is the distance from the
+    training images in units of the bundle's limit: above 1 the image is unlike them. ``duplicate_of`` is the ``id`` of the first record of
+    the same bytes.
     """
 
     id: int | None = None

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
 from edge_agent.imaging.preprocess import InputContract
-from edge_agent.inference.head import Head, read_head
+from edge_agent.inference.head import Head, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import Reference, read_reference
-from edge_agent.records import ModelIdentity
+from edge_agent.inference.scoring import LabelScorer
+from edge_agent.records import NO_FINDING, ModelIdentity, Task
 
-FORMAT = 1
+FORMAT = 2
 REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz", "golden.npz", "MODEL_CARD.md")
 # A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out.
 MAX_FILE_BYTES = 64 * 1024**2
@@ -41,30 +42,45 @@ class FileEntry(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-class DecisionRule(msgspec.Struct, frozen=True, kw_only=True):
-    """How a score becomes a decision.
+class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one question is answered with yes.
 
-    ``threshold`` is the operating point on the calibrated probability of the positive label, chosen for ``target``. A score within
-    ``review_low`` and ``review_high`` asks for eyes. ``novelty_limit`` is in the units of the reference's distance; it is the quantile
-    ``novelty_quantile`` of held-out images.
+    The score is the sum of the calibrated probabilities of ``labels``; it is positive from ``threshold`` on, which was chosen for
+    ``target``. A score within ``review_low`` and ``review_high`` asks for eyes.
     """
 
+    labels: list[str]
     threshold: Share
     target: str
     review_low: Share
     review_high: Share
+
+
+class DecisionRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How scores become a decision.
+
+    ``points``: binary and multiclass have one, of the positive labels; multilabel has one for each label, in label order. ``label_margin``
+    is for multiclass only: where the best label of the side that won leads the next one of that side by less, eyes are asked for.
+    ``novelty_limit`` is in the units of the reference's distance; it is the quantile ``novelty_quantile`` of held-out images.
+    """
+
+    points: list[OperatingPoint]
+    label_margin: Share = 0.0
     novelty_limit: Annotated[float, Meta(gt=0.0)]
     novelty_quantile: Share
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``manifest.json``: what the bundle is, for whom, how it decides, how it was made, and the checksum of every other file."""
+    """``manifest.json``: what the bundle is, for whom, how it decides, how it was made, and the checksum of every other file.
+
+    ``positive``: one of two labels (binary), some but not all (multiclass), or every label (multilabel).
+    """
 
     format: int
     name: str
     version: str
     serial: int
-    task: str
+    task: Task
     labels: list[str]
     positive: list[str]
     input: InputContract
@@ -79,13 +95,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle, its files in memory: what was checked is what runs."""
+    """A verified bundle, its files in memory: what was checked is what runs.
+
+    ``heads``: one, of the positive label (binary), or one for each label, in label order.
+    """
 
     directory: Path
     manifest: Manifest
     digest: str
     model: bytes
-    head: Head
+    heads: list[Head]
     reference: Reference
     golden_inputs: NDArray[np.uint8]
     golden_embeddings: NDArray[np.float32]
@@ -129,14 +148,44 @@ def _read_manifest(directory: Path) -> tuple[Manifest, str]:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise ModelContractError(f"{directory / 'manifest.json'}: {fault}") from fault
-    if manifest.task != "binary" or len(manifest.labels) != 2 or manifest.positive not in ([manifest.labels[0]], [manifest.labels[1]]):
-        raise ModelContractError(
-            f"{directory}: task {manifest.task!r} with labels {manifest.labels} and positive {manifest.positive};"
-            " this version runs binary models: two labels, one of them positive"
-        )
-    if not manifest.decision.review_low <= manifest.decision.threshold <= manifest.decision.review_high:
-        raise ModelContractError(f"{directory}: the review band does not hold the operating point")
+    for refusal in (_labels_refusal(manifest), _decision_refusal(manifest)):
+        if refusal:
+            raise ModelContractError(f"{directory / 'manifest.json'}: {refusal}")
     return manifest, hashlib.sha256(content).hexdigest()
+
+
+def _labels_refusal(manifest: Manifest) -> str | None:
+    """What is wrong with the labels and the positive ones; None where they fit the task."""
+    task, labels, positive = manifest.task, manifest.labels, manifest.positive
+    said = f"task {task!r} with labels {labels} and positive {positive}"
+    for label in labels:
+        # A label stands in CSV cells and on screens; in the one a semicolon parts labels.
+        if not label.strip() or not label.isprintable() or ";" in label:
+            return f"the label {label!r} is empty, or has a semicolon or a character that can not be printed"
+    if len(set(labels)) != len(labels) or len(set(positive)) != len(positive) or not set(positive) <= set(labels):
+        return f"{said}: labels must differ, and the positive ones be among them, each once"
+    if task == "binary" and not (len(labels) == 2 and len(positive) == 1):
+        return f"{said}: a binary model has two labels, one of them positive"
+    if task == "multiclass" and not (len(labels) >= 3 and 0 < len(positive) < len(labels)):
+        return f"{said}: a multiclass model has three labels or more, some of them positive but not all"
+    if task == "multilabel" and not (labels and positive == labels and NO_FINDING not in labels):
+        return f"{said}: in a multilabel model every label is positive, in the same order, and none is {NO_FINDING!r}"
+    return None
+
+
+def _decision_refusal(manifest: Manifest) -> str | None:
+    """What is wrong with the decision rule; None where it fits the task and its labels."""
+    rule = manifest.decision
+    wanted = [[label] for label in manifest.labels] if manifest.task == "multilabel" else [manifest.positive]
+    given = [point.labels for point in rule.points]
+    if given != wanted:
+        return f"the operating points are for {given}; a {manifest.task} model needs {wanted}"
+    for point in rule.points:
+        if not point.review_low <= point.threshold <= point.review_high:
+            return f"the review band of {' + '.join(point.labels)} does not hold its operating point"
+    if rule.label_margin > 0.0 and manifest.task != "multiclass":
+        return f"decision.label_margin is for multiclass models, not for a {manifest.task} one"
+    return None
 
 
 def _read_checked(directory: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -196,11 +245,15 @@ def load_bundle(directory: Path, *, allow_unsigned: bool = True) -> Bundle:
     contents = _read_checked(directory, manifest)
     inputs, embeddings = _read_golden(contents["golden.npz"], manifest.input)
     embedding_size = int(embeddings.shape[1])
-    head = read_head(contents["head.json"], embedding_size)
-    if head.positive != manifest.positive[0]:
-        raise ModelContractError(f"{directory}: head.json scores {head.positive!r}, the manifest calls {manifest.positive[0]!r} positive")
+    heads = read_heads(contents["head.json"], embedding_size)
+    # Made to be refused here and not at the first image.
+    LabelScorer(manifest.task, manifest.labels, heads)
+    if manifest.task == "binary" and heads[0].positive != manifest.positive[0]:
+        raise ModelContractError(
+            f"{directory}: head.json scores {heads[0].positive!r}, the manifest calls {manifest.positive[0]!r} positive"
+        )
     reference = read_reference(contents["reference.npz"], embedding_size)
-    return Bundle(directory, manifest, digest, contents["model.tflite"], head, reference, inputs, embeddings)
+    return Bundle(directory, manifest, digest, contents["model.tflite"], heads, reference, inputs, embeddings)
 
 
 def make_interpreter(bundle: Bundle, num_threads: int = 1, runtime: str | None = None) -> Interpreter:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import ModelContractError
 from edge_agent.imaging.preprocess import prepare_input
 from edge_agent.imaging.quality import assess_quality
 from edge_agent.inference.bundle import make_interpreter
-from edge_agent.inference.decision import decide
+from edge_agent.inference.decision import SCORE_DIGITS, decide
 from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.inference.novelty import NoveltyScorer
-from edge_agent.inference.scoring import LinearScorer, make_scorer
+from edge_agent.inference.scoring import LabelScorer
 from edge_agent.records import Verdict
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Classifier:
         """
         self._bundle = bundle
         self._interpreter = make_interpreter(bundle, num_threads, runtime)
-        self._head = make_scorer(bundle.head)
+        self._labels = LabelScorer(bundle.manifest.task, bundle.manifest.labels, bundle.heads)
         self._novelty = NoveltyScorer(bundle.reference)
 
     @property
@@ -82,16 +81,15 @@ class Classifier:
         feature_map = self._interpreter.feature_map()
         invoke_ms = _elapsed_ms(started_ns)
         started_ns = time.perf_counter_ns()
-        # Rounded before they are compared, so that a record and its decision always agree.
-        probability = round(float(self._head.probabilities(embedding)), 6)
+        scores = self._rounded_scores(self._labels.probabilities(embedding))
         novelty = round(self._novelty.distance(embedding, feature_map) / manifest.decision.novelty_limit, 4)
-        label, decision, reason = decide(manifest, probability, novelty, quality)
+        judgement = decide(manifest, scores, novelty, quality)
         return Verdict(
-            scores={name: probability if name in manifest.positive else round(1.0 - probability, 6) for name in manifest.labels},
-            label=label,
-            findings=[],
-            decision=decision,
-            reason=reason,
+            scores=scores,
+            label=judgement.label,
+            findings=judgement.findings,
+            decision=judgement.decision,
+            reason=judgement.reason,
             novelty=novelty,
             quality=quality,
             preprocess_ms=preprocess_ms,
@@ -99,8 +97,20 @@ class Classifier:
             head_ms=_elapsed_ms(started_ns),
         )
 
+    def _rounded_scores(self, probabilities: NDArray[np.float32]) -> dict[str, float]:
+        manifest = self._bundle.manifest
+        scores = {label: round(float(score), SCORE_DIGITS) for label, score in zip(manifest.labels, probabilities, strict=True)}
+        if manifest.task == "binary":
+            # Rounded by itself the other label could leave a sum of 1 by one step.
+            (positive,) = manifest.positive
+            scores = {label: scores[label] if label == positive else round(1.0 - scores[positive], SCORE_DIGITS) for label in scores}
+        return scores
+
     def classify_with_heatmap(self, frame: Frame) -> tuple[Verdict, NDArray[np.uint8]]:
-        """Classify one image and draw what speaks for the positive label over it.
+        """Classify one image and draw what speaks for its most important label over it.
+
+        That label is the positive one (binary); the label said if it is positive, else the most probable positive one (multiclass); the
+        finding that lies farthest above its operating point, or where there is none the most probable label (multilabel).
 
         Returns
         -------
@@ -112,13 +122,11 @@ class Classifier:
         Raises
         ------
         ModelContractError
-            If the head is not linear: its score is no sum over the places of the image, so no map of it would be true.
+            If the label's head is not linear: its score is no sum over the places of the image, so no map of it would be true.
         """
-        if not isinstance(self._head, LinearScorer):
-            raise ModelContractError(
-                f"{self._bundle.directory}: a heatmap needs a linear head (logistic_regression, linear_discriminant or linear_svm),"
-                f" and this bundle's is {self._bundle.head.kind!r}; classify without heatmaps"
-            )
         verdict = self.classify(frame)
-        evidence = self._head.logits(self._interpreter.feature_map())
-        return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[self._bundle.head.positive])
+        manifest = self._bundle.manifest
+        is_positive = verdict.label in manifest.positive
+        shown = verdict.label if is_positive else max(manifest.positive, key=lambda label: verdict.scores[label])
+        evidence = self._labels.evidence(shown, self._interpreter.feature_map())
+        return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[shown])

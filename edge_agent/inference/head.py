@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,8 @@ MAX_HEAD_BYTES = 16 * 1024**2
 MAX_TREE_DEPTH = 64
 # Beyond this a product of two numbers of the head could leave float32.
 _MAX_MAGNITUDE = 1e9
+# Isotonic regression gives 0 and 1 where a stretch of scores holds one class only; nobody can be that sure of it.
+MIN_ISOTONIC_PROBABILITY = 1e-9
 # Of a leaf, where a branch has the channel that it looks at.
 LEAF = -1
 
@@ -24,20 +27,61 @@ SupportVectors = Annotated[list[Vector], Meta(min_length=1, max_length=20_000)]
 Prototypes = Annotated[list[Vector], Meta(min_length=1, max_length=1_000)]
 Roots = Annotated[list[int], Meta(min_length=1, max_length=2_000)]
 Nodes = Meta(min_length=1, max_length=500_000)
+IsotonicPoints = Annotated[Vector, Meta(min_length=2, max_length=10_000)]
 
 
-class PlattCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PlattCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="platt"):
     """``probability = sigmoid(slope * logit + intercept)``, fitted on held-out patients (Platt, 1999)."""
 
     slope: float
     intercept: float
+
+    def check(self) -> None:
+        """Hold every number to what can be computed with; raises ModelContractError."""
+        _check_numbers("calibration", [self.slope, self.intercept], (2,))
+
+
+class TemperatureCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="temperature"):
+    """``probability = sigmoid(logit / temperature)``, fitted on held-out patients (Guo et al., ICML 2017)."""
+
+    temperature: float
+
+    def check(self) -> None:
+        """Hold the number to what can be computed with; raises ModelContractError."""
+        _check_numbers("calibration", self.temperature, ())
+        if not self.temperature >= 1.0 / _MAX_MAGNITUDE:
+            raise ModelContractError(f"head.json: the calibration's temperature {self.temperature!r} is not positive")
+
+
+class IsotonicCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="method", tag="isotonic"):
+    """``probability`` at each of the ``logits``, in straight lines between them and constant beyond; fitted on held-out patients.
+
+    ``logits`` ascend; ``probabilities`` never fall, and none is so near to 0 or 1 that it claims to be certain.
+    """
+
+    logits: IsotonicPoints
+    probabilities: IsotonicPoints
+
+    def check(self) -> None:
+        """Hold lengths, order and range; raises ModelContractError."""
+        _check_numbers("calibration's logits", self.logits, (len(self.logits),))
+        _check_numbers("calibration's probabilities", self.probabilities, (len(self.logits),))
+        if not (np.diff(self.logits) > 0.0).all():
+            raise ModelContractError("head.json: the calibration's logits do not ascend")
+        if not (np.diff(self.probabilities) >= 0.0).all():
+            raise ModelContractError("head.json: the calibration's probabilities fall somewhere")
+        if not MIN_ISOTONIC_PROBABILITY <= self.probabilities[0] <= self.probabilities[-1] <= 1.0 - MIN_ISOTONIC_PROBABILITY:
+            raise ModelContractError(f"head.json: a probability of the calibration is nearer to 0 or 1 than {MIN_ISOTONIC_PROBABILITY:g}")
+
+
+Calibration = PlattCalibration | TemperatureCalibration | IsotonicCalibration
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
     """What every kind of head has: the label that it scores, and how its logit becomes a probability."""
 
     positive: str
-    calibration: PlattCalibration
+    calibration: Calibration
 
     @property
     def kind(self) -> str:
@@ -52,7 +96,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         ModelContractError
             If one does not fit.
         """
-        _check_numbers("calibration", [self.calibration.slope, self.calibration.intercept], (2,))
+        self.calibration.check()
 
 
 class LinearHead(Head, frozen=True, kw_only=True):
@@ -204,22 +248,50 @@ AnyHead = (
 )
 
 
-def read_head(content: bytes, embedding_size: int) -> Head:
-    """Read ``head.json``.
+class OneHeadPerLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="one_per_label"):
+    """``head.json`` of a model with several questions: a head for each label, in label order."""
+
+    heads: Annotated[list[AnyHead], Meta(min_length=1, max_length=1_000)]
+
+
+def read_heads(content: bytes, embedding_size: int) -> list[Head]:
+    """Read ``head.json``: one head, or one for each label.
 
     Raises
     ------
     ModelContractError
-        If it is not a head that this version can run, is absurdly large, or does not fit the embedding.
+        If it is nothing that this version can run, is absurdly large, or does not fit the embedding.
     """
     if len(content) > MAX_HEAD_BYTES:
         raise ModelContractError(f"head.json has {len(content):,} bytes; at most {MAX_HEAD_BYTES:,} are read")
     try:
-        head: Head = msgspec.json.decode(content, type=AnyHead)
+        held: AnyHead | OneHeadPerLabel = msgspec.json.decode(content, type=AnyHead | OneHeadPerLabel)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise ModelContractError(f"head.json: {fault}") from fault
-    head.check(embedding_size)
-    return head
+    heads: list[Head] = [*held.heads] if isinstance(held, OneHeadPerLabel) else [held]
+    for head in heads:
+        try:
+            head.check(embedding_size)
+        except ModelContractError as fault:
+            raise ModelContractError(f"{fault} (head of {head.positive!r})") from None
+    return heads
+
+
+def encode_heads(heads: Sequence[Head]) -> bytes:
+    """Write ``head.json``, so that :func:`read_heads` gives the same heads.
+
+    Raises
+    ------
+    ModelContractError
+        If they are more than would be read.
+    """
+    held = heads[0] if len(heads) == 1 else {"kind": "one_per_label", "heads": heads}
+    content = msgspec.json.format(msgspec.json.encode(held), indent=1)
+    if len(content) > MAX_HEAD_BYTES:
+        raise ModelContractError(
+            f"the heads take {len(content):,} bytes; at most {MAX_HEAD_BYTES:,} are read: choose a kind of head with fewer numbers"
+        )
+    return content
 
 
 def _check_numbers(name: str, values: ArrayLike, shape: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +11,54 @@ from numpy.typing import NDArray
 from edge_agent.errors import ModelContractError
 from edge_agent.inference.head import (
     LEAF,
+    Calibration,
     GradientBoostingHead,
     Head,
+    IsotonicCalibration,
     LinearHead,
     NearestPrototypeHead,
+    PlattCalibration,
     RandomForestHead,
     RbfSvmHead,
     Trees,
 )
+from edge_agent.records import Task
 
 Floats = NDArray[np.float32]
 
 # A forest whose trees all agree says 0 or 1; its log odds stay within +-9.2.
 FOREST_CLIP = 1e-4
+# exp(60) is far from the end of float32, and sigmoid(-60) from 0.
+_MAX_LOG_ODDS = 60.0
+
+
+def calibrate(calibration: Calibration, logits: Floats) -> Floats:
+    """Turn logits into probabilities.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    logits : ndarray, float32, any shape
+
+    Returns
+    -------
+    ndarray, float32, of the same shape
+        In [0, 1]; never falls as the logit rises, but where a Platt slope is negative.
+    """
+    if isinstance(calibration, IsotonicCalibration):
+        return np.asarray(np.interp(logits, calibration.logits, calibration.probabilities), dtype=np.float32)
+    if isinstance(calibration, PlattCalibration):
+        odds = np.float32(calibration.slope) * logits + np.float32(calibration.intercept)
+    else:
+        odds = logits / np.float32(calibration.temperature)
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -_MAX_LOG_ODDS, _MAX_LOG_ODDS))), dtype=np.float32)
 
 
 class HeadScorer(ABC):
     """A head ready to run, with its numbers as float32 arrays."""
 
     def __init__(self, head: Head) -> None:
-        self._slope = np.float32(head.calibration.slope)
-        self._offset = np.float32(head.calibration.intercept)
+        self._calibration = head.calibration
 
     @abstractmethod
     def _score(self, rows: Floats) -> Floats:
@@ -52,8 +80,7 @@ class HeadScorer(ABC):
 
     def probabilities(self, embedding: Floats) -> Floats:
         """Calibrated probability of the positive label; shapes as in :meth:`logits`, values in [0, 1]."""
-        odds = np.clip(self._slope * self.logits(embedding) + self._offset, -60.0, 60.0)
-        return np.asarray(1.0 / (1.0 + np.exp(-odds)), dtype=np.float32)
+        return calibrate(self._calibration, self.logits(embedding))
 
 
 class LinearScorer(HeadScorer):
@@ -159,7 +186,7 @@ def make_scorer(head: Head) -> HeadScorer:
     Parameters
     ----------
     head : Head
-        From :func:`edge_agent.inference.head.read_head`, or just fitted.
+        From :func:`edge_agent.inference.head.read_heads`, or just fitted.
 
     Raises
     ------
@@ -178,6 +205,92 @@ def make_scorer(head: Head) -> HeadScorer:
         case GradientBoostingHead():
             return GradientBoostingScorer(head)
     raise ModelContractError(f"head.json: this version can not run the kind {head.kind!r}")
+
+
+class LabelScorer:
+    """A model's heads ready to run: from one embedding to a probability for each label.
+
+    Parameters
+    ----------
+    task : {"binary", "multiclass", "multilabel"}
+    labels : sequence of str
+    heads : sequence of Head
+        binary: one, of the positive label. Otherwise one for each label, in label order.
+
+    Raises
+    ------
+    ModelContractError
+        If these heads do not answer for these labels, or one is of a kind that this version can not run.
+    """
+
+    def __init__(self, task: Task, labels: Sequence[str], heads: Sequence[Head]) -> None:
+        scored = [head.positive for head in heads]
+        if not (len(scored) == 1 and scored[0] in labels if task == "binary" else scored == list(labels)):
+            raise ModelContractError(f"head.json: the heads score {scored}, in a {task} model of the labels {list(labels)}")
+        self._task = task
+        self._positive_column = list(labels).index(scored[0])
+        self._scored = [(head, make_scorer(head)) for head in heads]
+
+    def logits(self, embedding: Floats) -> Floats:
+        """Uncalibrated log odds of each head's label against everything else, or what stands for them.
+
+        Parameters
+        ----------
+        embedding : ndarray, float32, shape (..., D)
+
+        Returns
+        -------
+        ndarray, float32, shape (..., heads)
+        """
+        return np.stack([scorer.logits(embedding) for _, scorer in self._scored], axis=-1)
+
+    def probabilities(self, embedding: Floats) -> Floats:
+        """Calibrated probability of each label.
+
+        Parameters
+        ----------
+        embedding : ndarray, float32, shape (..., D)
+
+        Returns
+        -------
+        ndarray, float32, shape (..., labels)
+            In label order. Binary and multiclass: they sum to 1. Multilabel: each label by itself.
+        """
+        each = np.stack([scorer.probabilities(embedding) for _, scorer in self._scored], axis=-1)
+        match self._task:
+            case "binary":
+                return np.concatenate([each, 1.0 - each] if self._positive_column == 0 else [1.0 - each, each], axis=-1)
+            case "multiclass":
+                # No calibration gives 0, so there is always something to divide by.
+                return np.asarray(each / each.sum(axis=-1, keepdims=True), dtype=np.float32)
+            case "multilabel":
+                return each
+
+    def evidence(self, label: str, feature_map: Floats) -> Floats:
+        """Log odds of one label at each place of a feature map; of a binary model's labels the positive one only.
+
+        Parameters
+        ----------
+        label : str
+        feature_map : ndarray, float32, shape (h, w, D)
+
+        Returns
+        -------
+        ndarray, float32, shape (h, w)
+            Their mean is the image's own logit.
+
+        Raises
+        ------
+        ModelContractError
+            If the label's head is not linear: its score is no sum over the places of the image, so no map of it would be true.
+        """
+        head, scorer = next((head, scorer) for head, scorer in self._scored if head.positive == label)
+        if not isinstance(scorer, LinearScorer):
+            raise ModelContractError(
+                "a heatmap needs a linear head (logistic_regression, linear_discriminant or linear_svm),"
+                f" and the one of {label} is {head.kind!r}; classify without heatmaps"
+            )
+        return scorer.logits(feature_map)
 
 
 def _array(values: list[float] | list[list[float]]) -> Floats:
