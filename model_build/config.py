@@ -11,12 +11,12 @@ from msgspec import Meta
 
 from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract
+from edge_agent.records import Task
 
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[float, Meta(gt=0.0)]
 LayoutName = Literal["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]
-TaskName = Literal["binary", "multiclass", "multilabel"]
 HeadKind = Literal[
     "logistic_regression", "linear_discriminant", "linear_svm", "rbf_svm", "nearest_prototype", "random_forest", "gradient_boosting"
 ]
@@ -107,8 +107,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ``labels_per_class`` draws so many images of each class from the training patients and trains on nothing else; 0 takes all. Below
     ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it.
 
-    ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and as a rule wants far
-    higher rates. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
+    ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and as a rule wants far higher
+    rates. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
     class by class.
     """
 
@@ -224,7 +224,7 @@ class BuildConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]*$")]
     version: str
     serial: Count
-    task: TaskName
+    task: Task
     seed: int = 1
     source: SourceConfig
     input: InputContract
@@ -263,7 +263,7 @@ def load_build_config(path: Path) -> BuildConfig:
     return config
 
 
-def _check_labels(path: Path, task: TaskName, source: SourceConfig) -> None:
+def _check_labels(path: Path, task: Task, source: SourceConfig) -> None:
     labels, positive, count = source.labels, source.positive, len(source.labels)
     if len(set(labels)) != count or "" in labels:
         raise ConfigError(f"{path}: source.labels must be different names, not {labels}")

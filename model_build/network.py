@@ -7,6 +7,7 @@ first batch normalisation, so that a zero-padded border means black in training,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, ModelError
+from model_build.arrays import read_arrays, write_arrays
 
 INPUT_DIVISOR = 127.5
+TRAINING_HEAD = "logits"
+"""The layer that training puts on top of a trunk. A file of weights may hold it; a trunk alone has no place for it."""
 _BATCH_NORM_EPSILON = 1e-3
 
 
@@ -137,3 +141,51 @@ def load_imagenet_weights(trunk: Any, state: dict[str, NDArray[Any]]) -> None:
 def parameter_count(trunk: Any) -> int:
     """Trainable and running-statistic values of a Keras model."""
     return int(sum(np.prod(w.shape) for w in trunk.weights))
+
+
+def save_trunk(model: Any, path: Path) -> None:
+    """Write the float weights of a trunk, or of the model that is trained (trunk and training head), to an ``.npz`` file.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its weights are named by layer, such as ``block3_bn0/gamma``.
+    path : Path
+        An interrupted write leaves the older file.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If it can not be written.
+    """
+    write_arrays(path, **{weight.path: np.asarray(weight.value) for weight in model.weights})
+
+
+def load_trunk(model: Any, path: Path) -> None:
+    """Read what :func:`save_trunk` wrote into a model of the same architecture, in place.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The trunk, or trunk and training head. A trunk passes over the training head that the file may hold.
+    path : Path
+
+    Raises
+    ------
+    ModelError
+        If the file can not be read, or holds the weights of another architecture; the model is then left as it was.
+    """
+    arrays = read_arrays(path)
+    weights = {weight.path: weight for weight in model.weights}
+    foreign = [name for name in arrays if name not in weights and not name.startswith(f"{TRAINING_HEAD}/")]
+    for name in [*foreign, *(name for name in weights if name not in arrays)]:
+        where = "is not in this network" if name in arrays else "is missing there"
+        raise ModelError(f"{path}: the weights of another network ({name} {where}); use the [trunk] section that they were trained with")
+    for name, weight in weights.items():
+        if arrays[name].shape != tuple(weight.shape):
+            raise ModelError(
+                f"{path}: {name} has the shape {arrays[name].shape}, this network needs {tuple(weight.shape)};"
+                " use the [trunk] section and the labels that it was trained with"
+            )
+    for name, weight in weights.items():
+        weight.assign(arrays[name])

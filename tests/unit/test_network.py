@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, ModelError
 
 keras = pytest.importorskip("keras", reason="TensorFlow is not installed")
 
-from model_build.network import BLOCKS, INPUT_DIVISOR, build_trunk, load_imagenet_weights, parameter_count  # noqa: E402
+from model_build.network import (  # noqa: E402
+    BLOCKS,
+    INPUT_DIVISOR,
+    TRAINING_HEAD,
+    build_trunk,
+    load_imagenet_weights,
+    load_trunk,
+    parameter_count,
+    save_trunk,
+)
 from model_build.weights import imagenet_weights_path, read_state_dict  # noqa: E402
 
 
@@ -47,3 +58,47 @@ def test_grey_stem_equals_the_colour_stem_on_a_grey_image() -> None:
     raw = (kernel * patch).sum(axis=(1, 2, 3))
     expected = (raw - state["_bn0.running_mean"]) / np.sqrt(state["_bn0.running_var"] + 1e-3) * state["_bn0.weight"] + state["_bn0.bias"]
     np.testing.assert_allclose(ours[row, column], expected, atol=2e-4)
+
+
+def outputs_of(model: keras.Model) -> list[np.ndarray]:
+    image = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+    return [np.asarray(output) for output in model(image)]
+
+
+def test_saved_weights_make_the_same_network(tmp_path: Path) -> None:
+    path = tmp_path / "trunk.npz"
+    saved, loaded = build_trunk(32, 32, 2), build_trunk(32, 32, 2)
+    save_trunk(saved, path)
+    load_trunk(loaded, path)
+    for ours, theirs in zip(outputs_of(loaded), outputs_of(saved), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_trunk_takes_its_part_of_a_model_with_a_training_head(tmp_path: Path) -> None:
+    path = tmp_path / "trunk.npz"
+    trunk = build_trunk(32, 32, 2)
+    with_head = keras.Model(trunk.input, keras.layers.Dense(3, name=TRAINING_HEAD)(trunk.outputs[0]))
+    save_trunk(with_head, path)
+    loaded = build_trunk(32, 32, 2)
+    load_trunk(loaded, path)
+    np.testing.assert_array_equal(outputs_of(loaded)[0], outputs_of(trunk)[0])
+
+
+@pytest.mark.parametrize(("block_count", "message"), [(1, "is not in this network"), (3, "is missing there")])
+def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path: Path, block_count: int, message: str) -> None:
+    path = tmp_path / "trunk.npz"
+    save_trunk(build_trunk(32, 32, 2), path)
+    other = build_trunk(32, 32, block_count)
+    before = other.get_weights()
+    with pytest.raises(ModelError, match=rf"trunk\.npz: the weights of another network \(.*{message}"):
+        load_trunk(other, path)
+    for ours, theirs in zip(other.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_training_head_for_other_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trunk.npz"
+    trunk = build_trunk(32, 32, 1)
+    save_trunk(keras.Model(trunk.input, keras.layers.Dense(3, name=TRAINING_HEAD)(trunk.outputs[0])), path)
+    with pytest.raises(ModelError, match=r"logits/kernel has the shape \(16, 3\), this network needs \(16, 2\)"):
+        load_trunk(keras.Model(trunk.input, keras.layers.Dense(2, name=TRAINING_HEAD)(trunk.outputs[0])), path)

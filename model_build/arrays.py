@@ -1,0 +1,65 @@
+"""Arrays on disk as ``.npz`` files: written whole or not at all, read without pickle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import DiskFullError, ModelError, StorageError
+
+
+def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write arrays to an uncompressed ``.npz`` file, durably; an interrupted write leaves the older file.
+
+    Parameters
+    ----------
+    path : Path
+        Where it goes; a file beside it with the suffix ``.part`` is used on the way.
+    **arrays : ndarray
+        By their names in the file.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If it can not be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        kind = DiskFullError if fault.errno == errno.ENOSPC else StorageError
+        raise kind(f"{path}: can not be written: {fault.strerror}; free space, or name another --out") from fault
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read every array of a ``.npz`` file.
+
+    Raises
+    ------
+    ModelError
+        If it is missing, damaged, or holds anything but plain arrays.
+    """
+    try:
+        # Opened here: NumPy would leave the file of a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; has the run that should have written it got so far?") from None
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as fault:
+        raise ModelError(f"{path}: is not a whole file of arrays ({fault}); make the run again") from fault
