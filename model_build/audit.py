@@ -8,17 +8,20 @@ from pathlib import Path
 
 import msgspec
 
+from edge_agent.records import Task
 from model_build.config import SourceConfig
+from model_build.data.classes import choose_classes
 from model_build.data.example import Example
-from model_build.data.images import LabelledFile, choose_class
+from model_build.data.images import LabelledFile, labelled
 from model_build.data.leakage import patients_on_several_sides
 from model_build.data.pseudonyms import Pseudonyms
 from model_build.data.scan import Scan, scan_images
 from model_build.data.shortcuts import Shortcut, measure_shortcuts
 from model_build.data.similarity import near_identical_pairs
-from model_build.data.split import hold_out
+from model_build.data.split import cross_validation_folds, hold_out
 
 NO_SPLIT = "all"
+NO_LABEL = "no label"
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -81,6 +84,7 @@ def audit_examples(
     examples: Sequence[Example],
     *,
     source: SourceConfig | None = None,
+    task: Task = "binary",
     seed: int = 0,
     patients_known: bool = True,
     pseudonyms: Pseudonyms | None = None,
@@ -96,8 +100,8 @@ def audit_examples(
         As the layout's reader lists them.
     source : SourceConfig, optional
         With it, labels become the build's classes, and the split is the one that training would use; without it, the data set's own.
-    seed : int
-        The build's seed.
+    task, seed
+        The build's, where there is a ``source``.
     patients_known : bool
         False where every file merely counts as a patient of its own.
     pseudonyms : Pseudonyms, optional
@@ -115,10 +119,11 @@ def audit_examples(
         If a label is unknown to ``source``, or no split can be drawn.
     """
     naming = _Naming(pseudonyms)
-    chosen, labels_of = _build_labels(examples, source)
+    classes = _build_classes(examples, source, task)
+    chosen = [example for example in examples if source is None or example.path in classes]
     scan = scan_images(root, chosen, on_progress)
-    labels = [labels_of[image.example.path] for image in scan.images]
-    sides = _sides(scan, source, seed)
+    labels = [_names(image.example, classes, source) for image in scan.images]
+    sides = _sides(scan, classes, source, seed)
     identical = _identical(scan, labels, sides, naming)
     near = _near_identical(scan, labels, sides, naming)
     first = {image.sha256: index for index, image in reversed(list(enumerate(scan.images)))}
@@ -141,16 +146,21 @@ def audit_examples(
     )
 
 
-def _build_labels(examples: Sequence[Example], source: SourceConfig | None) -> tuple[list[Example], dict[Path, tuple[str, ...]]]:
-    """The examples that the build would use, and the labels of each by its path."""
+def _build_classes(examples: Sequence[Example], source: SourceConfig | None, task: Task) -> dict[Path, tuple[int, ...]]:
+    """The classes of every example that the build would use, by its path; none without a build."""
     if source is None:
-        return list(examples), {example.path: example.labels for example in examples}
-    classes = [(example, choose_class(example, source)) for example in examples]
-    chosen: dict[Path, tuple[str, ...]] = {example.path: (source.labels[label],) for example, label in classes if label is not None}
-    return [example for example, label in classes if label is not None], chosen
+        return {}
+    chosen = ((example.path, choose_classes(example, source, task)) for example in examples)
+    return {path: classes for path, classes in chosen if classes is not None}
 
 
-def _sides(scan: Scan, source: SourceConfig | None, seed: int) -> list[str]:
+def _names(example: Example, classes: dict[Path, tuple[int, ...]], source: SourceConfig | None) -> tuple[str, ...]:
+    """The labels under which an image is counted."""
+    names = example.labels if source is None else tuple(source.labels[index] for index in classes[example.path])
+    return names or (NO_LABEL,)
+
+
+def _sides(scan: Scan, classes: dict[Path, tuple[int, ...]], source: SourceConfig | None, seed: int) -> list[str]:
     """The split in which each readable image stands."""
     own = [image.example.split or NO_SPLIT for image in scan.images]
     if source is None:
@@ -158,10 +168,11 @@ def _sides(scan: Scan, source: SourceConfig | None, seed: int) -> list[str]:
     # Training splits what is left once copies are gone; a copy then stands where its patient stands.
     kept: dict[str, LabelledFile] = {}
     for image in scan.images:
-        example = image.example
-        label = choose_class(example, source)
-        if label is not None and image.sha256 not in kept:
-            kept[image.sha256] = LabelledFile(example.path, label, example.patient, image.sha256, example.split)
+        kept.setdefault(image.sha256, labelled(image.example, classes[image.example.path], image.sha256))
+    if source.folds:
+        folds = cross_validation_folds(list(kept.values()), source, seed)
+        of_patient = {entry.patient: f"fold {fold + 1}" for entry, fold in zip(kept.values(), folds.tolist(), strict=True)}
+        return [of_patient[image.example.patient] for image in scan.images]
     held_out, official = hold_out(list(kept.values()), source, seed)
     if official:
         return own

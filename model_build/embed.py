@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import novelty_features
+from model_build.data.images import Pixels
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class Embedded:
     features: NDArray[np.float32]
 
 
-def embed_images(model: bytes, pixels: NDArray[np.uint8]) -> Embedded:
+def embed_images(model: bytes, pixels: Pixels) -> Embedded:
     """Embed prepared images with the int8 model.
 
     Parameters
     ----------
     model : bytes
         The ``.tflite`` file.
-    pixels : ndarray, uint8, shape (images, rows, columns, 1)
+    pixels : Pixels
+        uint8, shape (images, rows, columns, 1); at least one.
 
     Returns
     -------
@@ -40,24 +42,26 @@ def embed_images(model: bytes, pixels: NDArray[np.uint8]) -> Embedded:
 
     Notes
     -----
-    One interpreter for each core, since ``invoke`` releases the GIL.
+    One interpreter for each core, since ``invoke`` releases the GIL. Each reads one image at a time: what stays in memory are the outputs.
     """
     core_count = os.cpu_count() or 1
+    first = Interpreter(model)
+    embedding = first.invoke(pixels[0])
+    features = novelty_features(embedding, first.feature_map())
+    embedded = Embedded(
+        np.empty((len(pixels), *embedding.shape), embedding.dtype), np.empty((len(pixels), *features.shape), features.dtype)
+    )
 
-    def embed_share(share: NDArray[np.uint8]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    def embed_share(share: NDArray[np.int64]) -> None:
         interpreter = Interpreter(model)
-        embeddings, features = [], []
-        for grey in share:
-            embedding = interpreter.invoke(grey)
-            embeddings.append(embedding)
-            features.append(novelty_features(embedding, interpreter.feature_map()))
-        return embeddings, features
+        for index in share.tolist():
+            embedding = interpreter.invoke(pixels[index])
+            embedded.embeddings[index] = embedding
+            embedded.features[index] = novelty_features(embedding, interpreter.feature_map())
 
     with ThreadPoolExecutor(core_count) as pool:
-        shares = list(pool.map(embed_share, np.array_split(pixels, core_count)))
-    return Embedded(
-        np.stack([e for embeddings, _ in shares for e in embeddings]), np.stack([f for _, features in shares for f in features])
-    )
+        list(pool.map(embed_share, np.array_split(np.arange(len(pixels)), core_count)))
+    return embedded
 
 
 def measure_latency_ms(model: bytes, grey: NDArray[np.uint8], num_threads: int, repetitions: int = 200) -> float:

@@ -19,7 +19,8 @@ from edge_agent.inference.head import Head
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.scoring import make_scorer
 from model_build.config import HeadConfig, HeadKind
-from model_build.evaluate import BOOTSTRAP_DRAWS, Estimate, patient_folds, roc_auc
+from model_build.data.split import patient_folds
+from model_build.evaluate import BOOTSTRAP_DRAWS, Estimate, roc_auc
 from model_build.head import fit_head
 
 FOLD_COUNT = 5
@@ -107,7 +108,7 @@ def compare_heads(
     ConfigError
         If a fold lacks one of the classes.
     """
-    folds = _stratified_folds(patients, positive, seed)
+    folds = patient_folds(positive.astype(np.int64), patients, FOLD_COUNT, seed)
     if any(len(np.unique(positive[folds == fold])) < 2 for fold in range(FOLD_COUNT)):
         raise ConfigError(f"too few patients: each of {FOLD_COUNT} folds needs both classes; give more images")
     scores = np.zeros((len(heads), len(positive)), np.float32)
@@ -135,16 +136,6 @@ def compare_heads(
         )
         for index, config in enumerate(heads)
     ]
-
-
-def _stratified_folds(patients: Sequence[str], positive: Flags, seed: int) -> NDArray[np.int64]:
-    """Folds of whole patients, those with a positive image and those without spread evenly; int64, shape (images,)."""
-    with_positive = {patient for patient, flag in zip(patients, positive, strict=True) if flag}
-    folds = np.empty(len(patients), np.int64)
-    for group in (True, False):
-        chosen = np.array([(patient in with_positive) == group for patient in patients])
-        folds[chosen] = patient_folds([patient for patient, taken in zip(patients, chosen, strict=True) if taken], FOLD_COUNT, seed)
-    return folds
 
 
 def _mean_auc(scores: Floats, positive: Flags, folds: NDArray[np.int64]) -> float:

@@ -59,9 +59,14 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> list[Poin
     representative = images.pixels[np.random.default_rng(config.seed).choice(training, count, replace=False)]
     embeddings = embed_images(convert_to_int8(trunk, representative), images.pixels).embeddings
     contract = InputContract(rows=BASELINE_SIDE_PX, columns=BASELINE_SIDE_PX)
-    raw = np.stack([prepare_input(grey[:, :, 0], contract).ravel() for grey in images.pixels]).astype(np.float32) / 255.0
-    positive = images.labels == config.source.labels.index(config.source.positive[0])
-    smallest_class = int(np.bincount(images.labels[~held_out]).min())
+    raw = (
+        np.stack(
+            [prepare_input(grey[:, :, 0], contract).ravel() for grey in map(images.pixels.__getitem__, range(len(images.pixels)))]
+        ).astype(np.float32)
+        / 255.0
+    )
+    positive = images.targets[:, config.source.labels.index(config.source.positive[0])]
+    smallest_class = int(images.targets[~held_out].sum(axis=0).min())
 
     def auc(features: NDArray[np.float32], drawn: NDArray[np.bool_]) -> float:
         fitted = classical.fit_head(features[drawn], positive[drawn], config.source.positive[0], config.head)
@@ -69,7 +74,7 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> list[Poin
 
     points = []
     for per_class in (n for n in LABELS_PER_CLASS if n <= smallest_class):
-        draws = [draw_labels(images.labels, ~held_out, per_class, config.seed + draw) for draw in range(DRAW_COUNT)]
+        draws = [draw_labels(images.strata, ~held_out, per_class, config.seed + draw) for draw in range(DRAW_COUNT)]
         ours, theirs = ([auc(features, drawn) for drawn in draws] for features in (embeddings, raw))
         points.append(Point(per_class, float(np.mean(ours)), float(np.std(ours)), float(np.mean(theirs)), float(np.std(theirs))))
     return points

@@ -30,7 +30,7 @@ def command(
     from model_build.audit import audit_examples
     from model_build.audit_text import render_audit
     from model_build.config import load_build_config
-    from model_build.data.layouts.reading import list_examples
+    from model_build.data.layouts.reading import list_examples, list_source
     from model_build.data.pseudonyms import Pseudonyms
     from model_build.progress import BarProgress
 
@@ -39,20 +39,18 @@ def command(
     build = load_build_config(config) if config is not None else None
     source = build.source if build is not None else None
     if source is not None:
-        layout, patient_pattern, table = source.layout, source.patient_pattern, source.table
-    examples = list_examples(
-        data,
-        layout or "folders",
-        labels=source.labels if source is not None else None,
-        patient_pattern=patient_pattern or "",
-        table=table or "manifest.csv",
-    )
+        layout, patient_pattern = source.layout, source.patient_pattern
+    if source is not None:
+        examples = list_source(data, source)
+    else:
+        examples = list_examples(data, layout or "folders", patient_pattern=patient_pattern or "", table=table or "manifest.csv")
     with BarProgress() as progress:
         progress.stage("reading images", len(examples))
         found = audit_examples(
             data,
             examples,
             source=source,
+            task=build.task if build is not None else "binary",
             seed=build.seed if build is not None else 0,
             patients_known=(layout or "folders") != "folders" or bool(patient_pattern),
             pseudonyms=None if names else Pseudonyms(),

@@ -24,11 +24,13 @@ def command(config: Path, data: Path, model: Path) -> None:
     heads = head_comparison.every_kind(build.head)
     with BarProgress() as progress:
         progress.stage("reading images", 1)
-        images = read_images(data, build.source, contract, lambda done, total: progress.advance(done // total, f"{done} of {total} files"))
+        images = read_images(
+            data, build.source, contract, lambda done, total: progress.advance(done // total, f"{done} of {total} files"), task=build.task
+        )
         progress.stage("int8 embedding", 1)
         embeddings = embed_images(content, images.pixels).embeddings
         progress.stage("fitting heads", len(heads) * head_comparison.FOLD_COUNT)
-        positive = images.labels == build.source.labels.index(build.source.positive[0])
+        positive = images.targets[:, build.source.labels.index(build.source.positive[0])]
         patients = [entry.patient for entry in images.files]
         results = head_comparison.compare_heads(embeddings, positive, patients, heads, build.seed, progress.advance)
     click.echo(head_comparison.render_comparison(results, len(positive), len(set(patients))))

@@ -24,7 +24,11 @@ def command(config: Path, data: Path, out: Path) -> None:
     with BarProgress() as progress:
         progress.stage("reading images", 1)
         images = read_images(
-            data, build_config.source, build_config.input, lambda done, total: progress.advance(done, f"{done} of {total} files")
+            data,
+            build_config.source,
+            build_config.input,
+            lambda done, total: progress.advance(done, f"{done} of {total} files"),
+            task=build_config.task,
         )
         progress.stage("embedding and fitting", 1)
         points = measure_label_efficiency(build_config, images)

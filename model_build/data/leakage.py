@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,18 +26,18 @@ class Leakage:
         return f"{len(self.patients)} patient(s) and {len(self.pairs)} pair(s) of nearly identical images stand on both sides of the split"
 
 
-def patients_on_several_sides(sides: Sequence[str | None], patients: Sequence[str]) -> list[str]:
+def patients_on_several_sides(sides: Sequence[Hashable], patients: Sequence[str]) -> list[str]:
     """Patients whose images stand on more than one side, sorted."""
-    first: dict[str, str | None] = {}
+    first: dict[str, Hashable] = {}
     return sorted({patient for patient, side in zip(patients, sides, strict=True) if first.setdefault(patient, side) != side})
 
 
-def find_leakage(sides: Sequence[str | None], patients: Sequence[str], thumbnails: NDArray[np.uint8]) -> Leakage:
+def find_leakage(sides: Sequence[Hashable], patients: Sequence[str], thumbnails: NDArray[np.uint8]) -> Leakage:
     """Look for what a split fails to keep apart.
 
     Parameters
     ----------
-    sides : sequence of str or None
+    sides : sequence
         The side on which each image stands.
     patients : sequence of str
         The patient of each image.

@@ -9,47 +9,74 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from model_build.config import SourceConfig
+from model_build.data.classes import strata_of, targets_of
 from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.leakage import find_leakage
 from model_build.data.similarity import thumbnail
 
 
-def hold_out_patients(labels: NDArray[np.int64], patients: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Choose the patients to hold out, stratified by class.
+def hold_out_patients(strata: NDArray[np.int64], patients: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Choose the patients to hold out, the same share of every stratum.
 
     Parameters
     ----------
-    labels : ndarray, int64, shape (images,)
-        Class index per image.
+    strata : ndarray, int64, shape (images,)
+        Of each image, as :func:`~model_build.data.classes.strata_of` gives it.
     patients : sequence of str
         Patient per image.
     fraction : float
         Share of the patients to hold out, in (0, 1).
     seed : int
-        The same seed, labels and patients give the same split, in any order of the images.
+        The same seed, strata and patients give the same split, in any order of the images.
 
     Returns
     -------
     ndarray, bool, shape (images,)
-        True where the image is held out. A patient with several classes counts with the highest one.
-
-    Raises
-    ------
-    ConfigError
-        If a class has fewer than two patients, so that no split can show it on both sides.
+        True where the image is held out. Of a stratum with two patients or more, at least one is held out and one is not; a patient who is
+        alone in a stratum is not held out.
     """
-    stratum: dict[str, int] = {}
-    for label, patient in zip(labels.tolist(), patients, strict=True):
-        stratum[patient] = max(label, stratum.get(patient, label))
     held_out: set[str] = set()
-    for label in sorted(set(labels.tolist())):
-        members = sorted(patient for patient, highest in stratum.items() if highest == label)
-        if len(members) < 2:
-            raise ConfigError(f"class {label} has {len(members)} patient(s) of its own; at least 2 are needed to hold one out")
+    for stratum, members in _patients_by_stratum(strata, patients).items():
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        order = np.random.default_rng([seed, label]).permutation(len(members))
+        order = np.random.default_rng([seed, stratum]).permutation(len(members))
         held_out.update(members[i] for i in order[:count])
     return np.array([patient in held_out for patient in patients], dtype=np.bool_)
+
+
+def patient_folds(strata: NDArray[np.int64], patients: Sequence[str], fold_count: int, seed: int) -> NDArray[np.int64]:
+    """Assign every image a fold, all images of a patient the same one, the patients of every stratum spread evenly.
+
+    Parameters
+    ----------
+    strata : ndarray, int64, shape (images,)
+        As :func:`~model_build.data.classes.strata_of` gives it; a positive flag as 0 and 1 will do.
+    patients : sequence of str
+        Patient per image.
+    fold_count : int
+    seed : int
+        The same seed, strata and patients give the same folds, in any order of the images.
+
+    Returns
+    -------
+    ndarray, int64, shape (images,)
+        In [0, fold_count). The numbers of patients differ by at most one between folds, in all and within a stratum.
+    """
+    fold: dict[str, int] = {}
+    for stratum, members in _patients_by_stratum(strata, patients).items():
+        order = np.random.default_rng([seed, stratum]).permutation(len(members))
+        # Each stratum goes on where the last one stopped, so that small ones do not all fall into the first folds.
+        fold |= {members[index]: (len(fold) + position) % fold_count for position, index in enumerate(order)}
+    return np.array([fold[patient] for patient in patients], dtype=np.int64)
+
+
+def _patients_by_stratum(strata: NDArray[np.int64], patients: Sequence[str]) -> dict[int, list[str]]:
+    """Each patient under the rarest stratum of his images (of equally rare ones the highest); both levels sorted."""
+    values, counts = np.unique(strata, return_counts=True)
+    rarity = {value: (-count, value) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+    of_patient: dict[str, int] = {}
+    for stratum, patient in zip(strata.tolist(), patients, strict=True):
+        of_patient[patient] = max(stratum, of_patient.get(patient, stratum), key=rarity.__getitem__)
+    return {value: sorted(patient for patient, stratum in of_patient.items() if stratum == value) for value in values.tolist()}
 
 
 def hold_out(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> tuple[NDArray[np.bool_], bool]:
@@ -64,26 +91,66 @@ def hold_out(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> 
     Raises
     ------
     ConfigError
-        If a class is missing on one side of the data set's own split, or has too few patients to draw from.
+        If a label has no image, or only images with it stand, on one side.
     """
-    labels = np.array([entry.label for entry in files], np.int64)
+    targets = targets_of([entry.labels for entry in files], len(source.labels))
     own = {entry.split for entry in files}
     if not source.official_split or not own & {"test", "val"}:
-        return hold_out_patients(labels, [entry.patient for entry in files], source.held_out_fraction, seed), False
-    held_out_split = "test" if "test" in own else "val"
-    held_out = np.array([entry.split == held_out_split for entry in files], np.bool_)
-    for index, name in enumerate(source.labels):
-        of_class = held_out[labels == index]
-        if of_class.all() or not of_class.any():
-            side = "training" if of_class.all() else held_out_split
-            raise ConfigError(
-                f"the data set's own {side} split has no image of the class {name!r}; draw patients by source.official_split = false"
-            )
+        patients = [entry.patient for entry in files]
+        held_out = hold_out_patients(strata_of(targets), patients, source.held_out_fraction, seed)
+        _check_sides(targets, {"training": ~held_out, "held-out": held_out}, source, "the drawn", "take another seed or give more patients")
+        return held_out, False
+    name = "test" if "test" in own else "val"
+    held_out = np.array([entry.split == name for entry in files], np.bool_)
+    remedy = "draw patients by source.official_split = false"
+    _check_sides(targets, {"training": ~held_out, name: held_out}, source, "the data set's own", remedy)
     return held_out, True
 
 
-def refuse_leakage(images: ImageSet, held_out: NDArray[np.bool_], source: SourceConfig) -> str:
-    """Look for patients and nearly identical images on both sides of the split.
+def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> NDArray[np.int64]:
+    """Spread the patients over ``source.folds`` parts, each to be held out once.
+
+    Returns
+    -------
+    ndarray, int64, shape (files,)
+        The fold of each image.
+
+    Raises
+    ------
+    ConfigError
+        If the data set has a split of its own that the config honours, or a label is missing among a fold's training patients.
+    """
+    if source.official_split and {entry.split for entry in files} & {"test", "val"}:
+        raise ConfigError(
+            "the data set has a test split of its own, which cross-validation would mix with the rest; set source.folds = 0 to hold that"
+            " split out, or source.official_split = false to pass it over"
+        )
+    targets = targets_of([entry.labels for entry in files], len(source.labels))
+    folds = patient_folds(strata_of(targets), [entry.patient for entry in files], source.folds, seed)
+    sides = {f"training (fold {fold + 1} of {source.folds})": folds != fold for fold in range(source.folds)}
+    _check_sides(targets, sides, source, "the drawn", "lower source.folds, take another seed or give more patients")
+    return folds
+
+
+def _check_sides(targets: NDArray[np.bool_], sides: dict[str, NDArray[np.bool_]], source: SourceConfig, whose: str, remedy: str) -> None:
+    for side, chosen in sides.items():
+        for index, name in enumerate(source.labels):
+            of_class = targets[chosen, index]
+            if not of_class.any():
+                raise ConfigError(f"{whose} {side} split has no image of the class {name!r}; {remedy}")
+            if of_class.all():
+                raise ConfigError(f"every image of {whose} {side} split has the label {name!r}; {remedy}")
+
+
+def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64], source: SourceConfig) -> str:
+    """Look for patients and nearly identical images on several sides of the split.
+
+    Parameters
+    ----------
+    images : ImageSet
+    sides : ndarray, bool or int64, shape (images,)
+        Whether each image is held out, or its fold.
+    source : SourceConfig
 
     Returns
     -------
@@ -95,9 +162,8 @@ def refuse_leakage(images: ImageSet, held_out: NDArray[np.bool_], source: Source
     ConfigError
         If there is leakage and ``source.allow_leakage`` does not allow it.
     """
-    sides = ["held out" if taken else "training" for taken in held_out.tolist()]
-    thumbnails = np.stack([thumbnail(pixels[:, :, 0]) for pixels in images.pixels])
-    leakage = find_leakage(sides, [entry.patient for entry in images.files], thumbnails)
+    thumbnails = np.stack([thumbnail(images.pixels[index][:, :, 0]) for index in range(len(images.pixels))])
+    leakage = find_leakage(sides.tolist(), [entry.patient for entry in images.files], thumbnails)
     if leakage and not source.allow_leakage:
         raise ConfigError(
             f"{leakage}, so that the held-out figures would flatter. `model-build audit DATA --config CONFIG --names` names them: give them"
@@ -106,13 +172,13 @@ def refuse_leakage(images: ImageSet, held_out: NDArray[np.bool_], source: Source
     return f"{leakage}{', which the config allows' if leakage else ''}."
 
 
-def draw_labels(labels: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int) -> NDArray[np.bool_]:
+def draw_labels(strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int) -> NDArray[np.bool_]:
     """Draw the same number of images of every class.
 
     Parameters
     ----------
-    labels : ndarray, int64, shape (images,)
-        Class index per image.
+    strata : ndarray, int64, shape (images,)
+        Class index per image, or what stands for it (:func:`~model_build.data.classes.strata_of`).
     candidates : ndarray, bool, shape (images,)
         The images to draw from: those of training patients.
     per_class : int
@@ -128,10 +194,10 @@ def draw_labels(labels: NDArray[np.int64], candidates: NDArray[np.bool_], per_cl
     ConfigError
         If a class has fewer.
     """
-    drawn = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels):
-        members = np.flatnonzero(candidates & (labels == label))
+    drawn = np.zeros(len(strata), dtype=np.bool_)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(candidates & (strata == stratum))
         if len(members) < per_class:
-            raise ConfigError(f"train.labels_per_class asks for {per_class} images; class {label} has {len(members)} to train on")
-        drawn[np.random.default_rng([seed, int(label)]).choice(members, per_class, replace=False)] = True
+            raise ConfigError(f"train.labels_per_class asks for {per_class} images; class {stratum} has {len(members)} to train on")
+        drawn[np.random.default_rng([seed, int(stratum)]).choice(members, per_class, replace=False)] = True
     return drawn

@@ -65,7 +65,7 @@ def test_a_build_of_few_labels_trains_on_just_these(config: BuildConfig, films: 
 
 
 def test_the_curve_is_measured_as_far_as_the_labels_reach(config: BuildConfig, films: Path) -> None:
-    points = measure_label_efficiency(config, read_images(films, config.source, config.input))
+    points = measure_label_efficiency(config, read_images(films, config.source, config.input, task=config.task))
     assert [point.labels_per_class for point in points] == [10, 25]
     for point in points:
         assert 0.5 < point.embedding_auc <= 1.0

@@ -39,30 +39,31 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_reads_every_class(root: Path) -> None:
-    images = read_images(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT, task="binary")
     assert images.pixels.shape == (6, 32, 48, 1)
-    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert images.targets.tolist() == [[True, False]] * 3 + [[False, True]] * 3
+    assert images.strata.tolist() == [0, 0, 0, 1, 1, 1]
     assert [entry.patient for entry in images.files] == ["p0", "p1", "p2", "p10", "p11", "p12"]
     assert images.left_out == []
 
 
 def test_the_fingerprint_follows_the_bytes_and_the_labels(root: Path) -> None:
-    first = read_images(root, SOURCE, CONTRACT).fingerprint
-    assert read_images(root, SOURCE, CONTRACT).fingerprint == first
+    first = read_images(root, SOURCE, CONTRACT, task="binary").fingerprint
+    assert read_images(root, SOURCE, CONTRACT, task="binary").fingerprint == first
     put(root, "SICK", "p12_a.png", 99)
-    assert read_images(root, SOURCE, CONTRACT).fingerprint != first
+    assert read_images(root, SOURCE, CONTRACT, task="binary").fingerprint != first
 
 
 def test_a_copy_is_kept_once_and_named(root: Path) -> None:
     (root / "SICK" / "p13_copy.png").write_bytes((root / "SICK" / "p10_a.png").read_bytes())
-    images = read_images(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT, task="binary")
     assert len(images.files) == len(images.pixels) == 6
     assert images.left_out == [LeftOut(Path("SICK/p13_copy.png"), SAME_BYTES)]
 
 
 def test_an_unreadable_file_is_left_out_and_counted_without_its_name(root: Path) -> None:
     (root / "SICK" / "p14_a.png").write_text("hello")
-    images = read_images(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT, task="binary")
     assert len(images.files) == 6
     assert [entry.path.name for entry in images.left_out] == ["p14_a.png"]
     assert list(images.left_out_counts().values()) == [1]
@@ -70,51 +71,51 @@ def test_an_unreadable_file_is_left_out_and_counted_without_its_name(root: Path)
 
 
 def test_a_file_that_vanishes_while_reading_is_left_out(root: Path) -> None:
-    images = read_images(root, SOURCE, CONTRACT, lambda done, total: (root / "SICK" / "p12_a.png").unlink(missing_ok=True))
+    images = read_images(root, SOURCE, CONTRACT, lambda done, total: (root / "SICK" / "p12_a.png").unlink(missing_ok=True), task="binary")
     assert len(images.files) == 5
     assert [str(entry.path) for entry in images.left_out] == ["SICK/p12_a.png"]
 
 
 def test_one_image_under_two_labels_is_refused(root: Path) -> None:
     (root / "SICK" / "p15_a.png").write_bytes((root / "NORMAL" / "p0_a.png").read_bytes())
-    with pytest.raises(ConfigError, match=r"p0_a\.png and SICK/p15_a\.png"):
-        read_images(root, SOURCE, CONTRACT)
+    with pytest.raises(ConfigError, match=r"SICK/p15_a\.png is the same image as NORMAL/p0_a\.png .* under other labels"):
+        read_images(root, SOURCE, CONTRACT, task="binary")
 
 
 def test_a_name_without_a_patient_is_refused(root: Path) -> None:
     put(root, "SICK", "unknown.png", 50)
     with pytest.raises(ConfigError, match=r"unknown\.png"):
-        read_images(root, SOURCE, CONTRACT)
+        read_images(root, SOURCE, CONTRACT, task="binary")
 
 
 def test_missing_and_empty_classes_are_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="no folder 'OTHER'"):
-        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "OTHER"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "OTHER"]), CONTRACT, task="binary")
     (root / "EMPTY").mkdir()
     with pytest.raises(ConfigError, match="has no image"):
-        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT, task="binary")
     (root / "EMPTY" / "p1_a.png").write_text("no image")
     with pytest.raises(ConfigError, match="can be read"):
-        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "EMPTY"]), CONTRACT, task="binary")
 
 
 def test_a_class_of_one_patient_is_refused(root: Path) -> None:
     put(root, "ONE", "p20_a.png", 20)
     put(root, "ONE", "p20_b.png", 21)
     with pytest.raises(ConfigError, match=r"'ONE' \(ONE/p20_a\.png is the first\) belong to one patient; at least 2"):
-        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "ONE"]), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, labels=["NORMAL", "ONE"]), CONTRACT, task="binary")
 
 
 def test_a_pattern_that_is_no_pattern(root: Path) -> None:
     with pytest.raises(ConfigError, match="regular expression"):
-        read_images(root, msgspec.structs.replace(SOURCE, patient_pattern="("), CONTRACT)
+        read_images(root, msgspec.structs.replace(SOURCE, patient_pattern="("), CONTRACT, task="binary")
 
 
 def test_folders_train_and_test_are_the_data_sets_own_split(tmp_path: Path) -> None:
     for number, split in enumerate(("train", "train", "test", "test")):
         put(tmp_path / split, "NORMAL", f"p{number}.png", number)
         put(tmp_path / split, "SICK", f"p{number + 10}.png", number + 10)
-    files = read_images(tmp_path, SOURCE, CONTRACT).files
+    files = read_images(tmp_path, SOURCE, CONTRACT, task="binary").files
     held_out, official = hold_out(files, SOURCE, seed=1)
     assert official
     assert {entry.patient for entry, taken in zip(files, held_out, strict=True) if taken} == {"p2", "p3", "p12", "p13"}
@@ -127,7 +128,7 @@ def test_a_patient_on_both_sides_is_refused_unless_allowed(tmp_path: Path) -> No
     for split, number in (("train", 0), ("train", 1), ("test", 1), ("test", 2)):
         put(tmp_path / split, "NORMAL", f"p{number}_{split}.png", number + (split == "test"))
         put(tmp_path / split, "SICK", f"p{number + 10}_{split}.png", number + 10 + 5 * (split == "test"))
-    images = read_images(tmp_path, SOURCE, CONTRACT)
+    images = read_images(tmp_path, SOURCE, CONTRACT, task="binary")
     held_out, _ = hold_out(images.files, SOURCE, seed=1)
     with pytest.raises(ConfigError, match=r"2 patient\(s\) and 0 pair\(s\).*allow_leakage"):
         refuse_leakage(images, held_out, SOURCE)
@@ -137,7 +138,7 @@ def test_a_patient_on_both_sides_is_refused_unless_allowed(tmp_path: Path) -> No
 def test_nearly_the_same_image_of_another_patient_across_the_split_is_refused(root: Path) -> None:
     pixels = np.asarray(Image.open(root / "SICK" / "p10_a.png"))
     Image.fromarray(np.minimum(pixels, 250)).save(root / "SICK" / "p19_a.png")
-    images = read_images(root, SOURCE, CONTRACT)
+    images = read_images(root, SOURCE, CONTRACT, task="binary")
     held_out = np.array([entry.patient == "p10" for entry in images.files])
     with pytest.raises(ConfigError, match=r"0 patient\(s\) and 1 pair\(s\)"):
         refuse_leakage(images, held_out, SOURCE)

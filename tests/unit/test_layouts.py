@@ -12,8 +12,9 @@ from PIL import Image
 from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract
 from model_build.config import LayoutName, SourceConfig, load_build_config
+from model_build.data.classes import choose_classes
 from model_build.data.example import Example
-from model_build.data.images import NO_CLASS, choose_class, read_images
+from model_build.data.images import NO_CLASS, read_images
 from model_build.data.layouts.reading import list_examples
 
 NIH_HEADER = (
@@ -275,33 +276,33 @@ class TestClasses:
     MERGED = msgspec.structs.replace(SOURCE, merge={"benign": "abnormal", "malignant": "abnormal"})
 
     def test_labels_are_merged_into_classes(self, mias: Path) -> None:
-        images = read_images(mias, self.MERGED, InputContract(rows=16, columns=16))
-        assert images.labels.tolist() == [1, 0, 1, 0]
+        images = read_images(mias, self.MERGED, InputContract(rows=16, columns=16), task="binary")
+        assert images.strata.tolist() == [1, 0, 1, 0]
 
     def test_an_unknown_label_names_the_line(self, mias: Path) -> None:
         with pytest.raises(ConfigError, match=r"labels\.csv line 2: the label 'benign' is none of source\.labels.*source\.merge"):
-            read_images(mias, SOURCE, InputContract(rows=16, columns=16))
+            read_images(mias, SOURCE, InputContract(rows=16, columns=16), task="binary")
 
     def test_a_label_can_be_left_out(self, mias: Path) -> None:
         source = msgspec.structs.replace(SOURCE, merge={"malignant": "abnormal"}, leave_out=["*"])
         with pytest.raises(ConfigError, match=r"'abnormal' .* belong to one patient"):
-            read_images(mias, source, InputContract(rows=16, columns=16))
-        assert choose_class(Example(Path("x"), ("benign",), "1", "x"), source) is None
+            read_images(mias, source, InputContract(rows=16, columns=16), task="binary")
+        assert choose_classes(Example(Path("x"), ("benign",), "1", "x"), source, "binary") is None
         put_image(mias / "images" / "mdb009.png", 9)
         with (mias / "labels.csv").open("a") as stream:
             stream.write("mdb009,G,CIRC,M,1,1,1\n")
-        assert read_images(mias, source, InputContract(rows=16, columns=16)).left_out_counts() == {NO_CLASS: 1}
+        assert read_images(mias, source, InputContract(rows=16, columns=16), task="binary").left_out_counts() == {NO_CLASS: 1}
 
     def test_a_class_that_no_image_has(self, mias: Path) -> None:
         source = msgspec.structs.replace(SOURCE, labels=["normal", "cancer"], leave_out=["*"])
         with pytest.raises(ConfigError, match=r"'cancer'.*the labels there are: benign, malignant, normal"):
-            read_images(mias, source, InputContract(rows=16, columns=16))
+            read_images(mias, source, InputContract(rows=16, columns=16), task="binary")
 
     def test_two_classes_at_once(self) -> None:
         example = Example(Path("x"), ("Mass", "No Finding"), "1", "list.csv line 4")
         source = msgspec.structs.replace(SOURCE, labels=["Mass", "No Finding"])
         with pytest.raises(ConfigError, match=r"list\.csv line 4: the image is 'Mass' and 'No Finding' at once"):
-            choose_class(example, source)
+            choose_classes(example, source, "binary")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def list_manifest(root: Path, table_name: str) -> list[Example]:
     Returns
     -------
     list of Example
-        In the manifest's order. ``labels`` are separated by ``|``.
+        In the manifest's order. ``labels`` are separated by ``|``; an empty cell there is an image without any.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def list_manifest(root: Path, table_name: str) -> list[Example]:
         if path in examples:
             raise ConfigError(f"{row.origin}: {path} stands already in {examples[path].origin}; keep one of the two lines")
         check_image(root, path, row.origin)
-        labels = (row.require("label"),) if "label" in columns else tuple(part.strip() for part in row.require("labels").split("|"))
+        several = row.values.get("labels", "")
+        labels = (row.require("label"),) if "label" in columns else tuple(part.strip() for part in several.split("|") if several)
         examples[path] = Example(
             path,
             labels,

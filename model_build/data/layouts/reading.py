@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.errors import ConfigError
-from model_build.config import LayoutName
-from model_build.data.example import Example
+from model_build.config import LayoutName, SourceConfig
+from model_build.data.example import SPLITS, Example
 from model_build.data.layouts.cbis_ddsm import list_cbis_ddsm
 from model_build.data.layouts.folders import list_folders
 from model_build.data.layouts.manifest import list_manifest
@@ -54,3 +54,18 @@ def list_examples(
             return list_mini_mias(root)
         case "manifest":
             return list_manifest(root, table)
+
+
+def list_source(root: Path, source: SourceConfig) -> list[Example]:
+    """List the images of a build's data set; for ``folders``, those of its classes and of the folders merged into them.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`list_examples`.
+    """
+    folders = [*source.labels, *source.merge, *source.negative]
+    # A class that only gathers others needs no folder of its own.
+    gathering = {label for label in source.merge.values() if not any((root / split / label).is_dir() for split in ("", *SPLITS))}
+    wanted = [name for name in dict.fromkeys(folders) if name not in gathering]
+    return list_examples(root, source.layout, labels=wanted, patient_pattern=source.patient_pattern, table=source.table)
