@@ -145,7 +145,7 @@ def _threshold_at(cut: int, levels: Doubles) -> float:
     """The probability midway, in log odds, between the levels on both sides of a cut."""
     odds = log_odds(levels)
     if cut == 0:
-        return min(_probability(odds[0] - _OUTER_MARGIN), float(levels[0]))
+        return min(_probability(odds[0] - _OUTER_MARGIN), float(levels[0]) / 2.0)
     low = float(levels[cut - 1])
     high = float(levels[cut]) if cut < len(levels) else 1.0
     between = _probability((odds[cut - 1] + odds[cut]) / 2.0 if cut < len(levels) else odds[-1] + _OUTER_MARGIN)
