@@ -74,9 +74,31 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TrunkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """EfficientNet-Lite0, cut after ``block_count`` of its sixteen blocks."""
+    """The CNN: "efficientnet_lite0", pretrained on ImageNet, or "tiny", a small network of random weights for the smallest boards.
 
-    block_count: Annotated[int, Meta(ge=1, le=16)] = 11
+    ``block_count`` is for efficientnet_lite0: it is cut after so many of its sixteen blocks (11 if not given). ``width`` is for tiny: the
+    factor on its channels (1 if not given).
+    """
+
+    kind: Literal["efficientnet_lite0", "tiny"] = "efficientnet_lite0"
+    block_count: Annotated[int, Meta(ge=1, le=16)] | None = None
+    width: Annotated[float, Meta(gt=0, le=4)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "tiny" and self.block_count is not None:
+            raise ValueError("block_count is for kind efficientnet_lite0; 'tiny' is never cut, so remove it")
+        if self.kind != "tiny" and self.width is not None:
+            raise ValueError(f"width is for kind tiny; {self.kind!r} has one width only, so remove it")
+
+    @property
+    def kept_blocks(self) -> int:
+        """``block_count``, or its default."""
+        return self.block_count or 11
+
+    @property
+    def width_factor(self) -> float:
+        """``width``, or its default."""
+        return self.width or 1.0
 
 
 class AugmentationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -245,10 +267,24 @@ def load_build_config(path: Path) -> BuildConfig:
         If the file is missing, is not TOML, or says something that no build understands; names the file and the key.
     """
     try:
-        config = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), BuildConfig)
+        return parse_build_config(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such build config") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
+
+
+def parse_build_config(text: str, path: str) -> BuildConfig:
+    """Read the text of a build's TOML file, which errors call ``path``.
+
+    Raises
+    ------
+    ConfigError
+        If it is not TOML, or says something that no build understands.
+    """
+    try:
+        config = msgspec.convert(tomllib.loads(text), BuildConfig)
+    except tomllib.TOMLDecodeError as fault:
         raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
     except msgspec.ValidationError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
@@ -263,7 +299,7 @@ def load_build_config(path: Path) -> BuildConfig:
     return config
 
 
-def _check_labels(path: Path, task: Task, source: SourceConfig) -> None:
+def _check_labels(path: str, task: Task, source: SourceConfig) -> None:
     labels, positive, count = source.labels, source.positive, len(source.labels)
     if len(set(labels)) != count or "" in labels:
         raise ConfigError(f"{path}: source.labels must be different names, not {labels}")
@@ -295,7 +331,7 @@ def _check_labels(path: Path, task: Task, source: SourceConfig) -> None:
         )
 
 
-def _check_source(path: Path, source: SourceConfig) -> None:
+def _check_source(path: str, source: SourceConfig) -> None:
     if source.folds == 1:
         raise ConfigError(f"{path}: source.folds must be 0 (one held-out part) or at least 2, not 1")
     if source.layout == "folders" and not source.patient_pattern:

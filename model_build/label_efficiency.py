@@ -17,9 +17,8 @@ from model_build.data.images import ImageSet
 from model_build.data.split import draw_labels, hold_out
 from model_build.embed import embed_images
 from model_build.evaluate import roc_auc
-from model_build.network import build_trunk, load_imagenet_weights
+from model_build.network import build_network
 from model_build.quantize import convert_to_int8
-from model_build.weights import imagenet_weights_path, read_state_dict
 
 LABELS_PER_CLASS = (10, 25, 50, 100, 250, 500)
 DRAW_COUNT = 5
@@ -52,8 +51,7 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> list[Poin
         One for each of ``LABELS_PER_CLASS`` that the training patients have enough images for; five draws each, the same draws for both.
     """
     held_out, _ = hold_out(images.files, config.source, config.seed)
-    trunk = build_trunk(config.input.rows, config.input.columns, config.trunk.block_count)
-    load_imagenet_weights(trunk, read_state_dict(imagenet_weights_path()))
+    trunk = build_network(config.trunk, config.input.rows, config.input.columns)
     training = np.flatnonzero(~held_out)
     count = min(config.quantize.representative_images, len(training))
     representative = images.pixels[np.random.default_rng(config.seed).choice(training, count, replace=False)]

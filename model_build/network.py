@@ -1,82 +1,37 @@
-"""EfficientNet-Lite0 in Keras, cut after any of its sixteen blocks, for one grey channel.
+"""The trunks: one grey image in, embedding and feature map out.
 
-The network takes grey values divided by 127.5 (0 to 2), not centred: the centring that the ImageNet weights expect is folded into the
-first batch normalisation, so that a zero-padded border means black in training, in the float model and in the int8 model alike.
+A network takes grey values divided by 127.5 (0 to 2), not centred: what centring its weights expect is folded into the first batch
+normalisation, so that a zero-padded border means black in training, in the float model and in the int8 model alike.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_agent.errors import ConfigError, ModelError
+from edge_agent.errors import ModelError
 from model_build.arrays import read_arrays, write_arrays
+from model_build.config import TrunkConfig
+from model_build.efficientnet import build_efficientnet_lite0, load_imagenet_weights
+from model_build.tiny import build_tiny
+from model_build.weights import imagenet_weights_path, read_state_dict
 
 INPUT_DIVISOR = 127.5
 TRAINING_HEAD = "logits"
 """The layer that training puts on top of a trunk. A file of weights may hold it; a trunk alone has no place for it."""
-_BATCH_NORM_EPSILON = 1e-3
 
 
-@dataclass(frozen=True)
-class Block:
-    """One inverted-residual block: kernel size in pixels, stride, expansion ratio, output channels."""
-
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-
-
-def _stage(repeats: int, kernel: int, stride: int, expansion: int, channels: int) -> list[Block]:
-    return [Block(kernel, stride if i == 0 else 1, expansion, channels) for i in range(repeats)]
-
-
-BLOCKS: tuple[Block, ...] = (
-    *_stage(1, 3, 1, 1, 16),
-    *_stage(2, 3, 2, 6, 24),
-    *_stage(2, 5, 2, 6, 40),
-    *_stage(3, 3, 2, 6, 80),
-    *_stage(3, 5, 1, 6, 112),
-    *_stage(4, 5, 2, 6, 192),
-    *_stage(1, 3, 1, 6, 320),
-)
-"""Tan and Le, EfficientNet, ICML 2019, table 1, with the Lite changes: no squeeze-and-excitation, ReLU6."""
-
-
-def _batch_norm(name: str) -> Any:
-    return keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, momentum=0.99, name=name)
-
-
-def _inverted_residual(x: Any, block: Block, name: str) -> Any:
-    input_channels = x.shape[-1]
-    y = x
-    if block.expansion != 1:
-        y = keras.layers.Conv2D(input_channels * block.expansion, 1, use_bias=False, name=f"{name}_expand_conv")(y)
-        y = keras.layers.ReLU(6.0, name=f"{name}_expand_relu")(_batch_norm(f"{name}_bn0")(y))
-    y = keras.layers.DepthwiseConv2D(block.kernel, strides=block.stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv")(y)
-    y = keras.layers.ReLU(6.0, name=f"{name}_depthwise_relu")(_batch_norm(f"{name}_bn1")(y))
-    y = keras.layers.Conv2D(block.channels, 1, use_bias=False, name=f"{name}_project_conv")(y)
-    y = _batch_norm(f"{name}_bn2")(y)
-    if block.stride == 1 and input_channels == block.channels:
-        y = keras.layers.Add(name=f"{name}_add")([x, y])
-    return y
-
-
-def build_trunk(rows: int, columns: int, block_count: int) -> Any:
-    """Build the trunk with random weights.
+def build_network(config: TrunkConfig, rows: int, columns: int) -> Any:
+    """Build the trunk that a config asks for: EfficientNet-Lite0 with its ImageNet weights, or the tiny one with random weights.
 
     Parameters
     ----------
+    config : TrunkConfig
     rows, columns : int
         Input size in pixels.
-    block_count : int
-        Blocks kept, 1 to 16. 11 gives 0.70 M parameters and a 112-value embedding.
 
     Returns
     -------
@@ -86,61 +41,34 @@ def build_trunk(rows: int, columns: int, block_count: int) -> Any:
 
     Raises
     ------
-    ConfigError
-        If ``block_count`` is out of range.
-    """
-    if not 1 <= block_count <= len(BLOCKS):
-        raise ConfigError(f"trunk.block_count must lie between 1 and {len(BLOCKS)}, not {block_count}")
-    image = keras.Input((rows, columns, 1), name="image")
-    x = keras.layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
-    x = keras.layers.ReLU(6.0, name="stem_relu")(_batch_norm("stem_bn0")(x))
-    for i, block in enumerate(BLOCKS[:block_count]):
-        x = _inverted_residual(x, block, f"block{i}")
-    embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-    return keras.Model(image, [embedding, x], name=f"efficientnet_lite0_{block_count}")
-
-
-def load_imagenet_weights(trunk: Any, state: dict[str, NDArray[Any]]) -> None:
-    """Put ImageNet weights into a trunk, in place; the first kernel becomes the sum of its three colour filters.
-
-    Parameters
-    ----------
-    trunk : keras.Model
-        From :func:`build_trunk`.
-    state : dict of str to ndarray
-        From :func:`model_build.weights.read_state_dict`; kernels (out, in, rows, columns).
-
-    Raises
-    ------
     ModelError
-        If a tensor is missing or has another shape.
+        If the package with the ImageNet weights is not installed.
     """
-    for layer in trunk.layers:
-        if not layer.weights:
-            continue
-        prefix, _, part = layer.name.partition("_")
-        in_block = f"_blocks.{prefix.removeprefix('block')}._{part}"
-        key = {"stem_conv": "_conv_stem", "stem_bn0": "_bn0"}.get(layer.name, in_block)
-        try:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                mean = state[f"{key}.running_mean"]
-                if prefix == "stem":
-                    # The weights expect (x / 127.5 - 1): what the -1 adds to each filter's output moves into the mean.
-                    mean = mean + state["_conv_stem.weight"].sum(axis=(1, 2, 3))
-                layer.set_weights([state[f"{key}.weight"], state[f"{key}.bias"], mean, state[f"{key}.running_var"]])
-                continue
-            kernel = state[f"{key}.weight"]
-        except KeyError as missing:
-            raise ModelError(f"the ImageNet weights hold no tensor {missing}") from None
-        if prefix == "stem":
-            kernel = kernel.sum(axis=1, keepdims=True)
-        order = (2, 3, 0, 1) if isinstance(layer, keras.layers.DepthwiseConv2D) else (2, 3, 1, 0)
-        layer.set_weights([np.ascontiguousarray(kernel.transpose(order))])
+    match config.kind:
+        case "efficientnet_lite0":
+            trunk = build_efficientnet_lite0(rows, columns, config.kept_blocks)
+            load_imagenet_weights(trunk, read_state_dict(imagenet_weights_path()))
+            return trunk
+        case "tiny":
+            return build_tiny(rows, columns, config.width_factor)
 
 
 def parameter_count(trunk: Any) -> int:
     """Trainable and running-statistic values of a Keras model."""
     return int(sum(np.prod(w.shape) for w in trunk.weights))
+
+
+def multiply_adds(trunk: Any) -> int:
+    """Multiplications with addition that one image takes in a trunk's convolutions and dense layers; all else is small beside them."""
+    total = 0
+    for layer in trunk.layers:
+        match layer:
+            case keras.layers.DepthwiseConv2D() | keras.layers.Conv2D():
+                # Every kernel value is used once at each place of the output.
+                total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
+            case keras.layers.Dense():
+                total += int(np.prod(layer.kernel.shape))
+    return total
 
 
 def save_trunk(model: Any, path: Path) -> None:

@@ -36,7 +36,7 @@ def convert_to_int8(trunk: Any, representative: NDArray[np.uint8], *, per_channe
     Parameters
     ----------
     trunk : keras.Model
-        From :func:`model_build.network.build_trunk`: one image in, embedding and feature map out.
+        From :func:`model_build.network.build_network`: one image in, embedding and feature map out.
     representative : ndarray, uint8, shape (images, rows, columns, 1)
         Prepared images of training patients only; they set the range of every activation.
     per_channel : bool

@@ -81,7 +81,7 @@ class Trainer:
     Parameters
     ----------
     trunk : keras.Model
-        From :func:`model_build.network.build_trunk`; it is trained in place.
+        From :func:`model_build.network.build_network`; it is trained in place.
     label_count : int
         Outputs of the training head.
     config : TrainConfig

@@ -12,7 +12,8 @@ from edge_agent.errors import DiskFullError, ModelError
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from model_build.config import AugmentationConfig, TrainConfig  # noqa: E402
-from model_build.network import INPUT_DIVISOR, build_trunk  # noqa: E402
+from model_build.efficientnet import build_efficientnet_lite0  # noqa: E402
+from model_build.network import INPUT_DIVISOR  # noqa: E402
 from model_build.train import Phase, Step, Trainer, one_cycle  # noqa: E402
 
 
@@ -40,7 +41,7 @@ NOTHING = AugmentationConfig(
 
 def fresh(config: TrainConfig = TrainConfig(batch_size=8), label_count: int = 2, *, multilabel: bool = False) -> Trainer:  # noqa: B008  frozen
     tf.keras.utils.set_random_seed(3)
-    return Trainer(build_trunk(32, 32, 2), label_count, config, seed=3, multilabel=multilabel)
+    return Trainer(build_efficientnet_lite0(32, 32, 2), label_count, config, seed=3, multilabel=multilabel)
 
 
 def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path, examples: tuple[np.ndarray, np.ndarray]) -> None:
