@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,28 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.bundle import Bundle, DecisionRule, load_bundle, make_interpreter
-from edge_agent.inference.head import Head, PlattCalibration
+from edge_agent.inference.bundle import Bundle, load_bundle, make_interpreter
+from edge_agent.inference.decision import point_scores
+from edge_agent.inference.head import Head, encode_heads, read_heads
+from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
 from model_build.config import BuildConfig
-from model_build.data.images import ImageSet, read_images
+from model_build.data.images import read_images
 from model_build.data.phantom import draw_phantom
-from model_build.data.split import draw_labels, hold_out, refuse_leakage
+from model_build.data.shortcuts import Shortcut
+from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage
 from model_build.embed import Embedded, embed_images, measure_latency_ms
-from model_build.evaluate import Scored, confusion, estimate_metrics, patient_folds, roc_auc
-from model_build.held_out import evidence_mapper, keep_held_out
-from model_build.network import INPUT_DIVISOR, build_trunk, load_imagenet_weights
+from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_progress
+from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
+from model_build.measured import Counts, HeldOutOutputs, Measured, judge, measure
+from model_build.network import INPUT_DIVISOR, build_network, multiply_adds, save_trunk
 from model_build.package import environment, pack_arrays, write_bundle
 from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
-from model_build.report import Counts, Measured, Report, metrics_for_manifest, render_model_card, render_report
+from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.report_html import write_html_report
 from model_build.train import Phase, Step, Trainer
-from model_build.weights import imagenet_weights_path, read_state_dict
 
 _GOLDEN_COUNT = 4
-_CROSS_FIT_FOLDS = 5
+_FLOAT_BATCH = 64
+FINISH = "finish"
 
 
 class Progress(Protocol):
@@ -49,19 +53,22 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One measured model: the stem of its files in the run folder, the images trained on and those held out, bool, shape (images,)."""
+
+    stem: str
+    trained_on: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Fitted:
-    """An int8 model with its head and reference, and its outputs on all images."""
+    """An int8 model with its heads and reference, and its outputs on all images."""
 
     model: bytes
     embedded: Embedded
-    head: Head
+    heads: list[Head]
     reference: Reference
-
-
-def _counts(images: ImageSet, chosen: NDArray[np.bool_], config: BuildConfig) -> Counts:
-    patients = {entry.patient for entry, taken in zip(images.files, chosen, strict=True) if taken}
-    per_label = np.bincount(images.labels[chosen], minlength=len(config.source.labels))
-    return Counts(int(chosen.sum()), len(patients), dict(zip(config.source.labels, per_label.tolist(), strict=True)))
 
 
 class Build:
@@ -81,139 +88,179 @@ class Build:
                 self.progress.stage("reading images", total)
             self.progress.advance(done, f"{done} of {total} files")
 
-        self.images = read_images(self.data, config.source, config.input, on_file)
+        self.images = read_images(self.data, config.source, config.input, on_file, task=config.task)
         self.patients = [entry.patient for entry in self.images.files]
-        self.positive = self.images.labels == config.source.labels.index(config.source.positive[0])
-        self.held_out, self.official_split = hold_out(self.images.files, config.source, config.seed)
+        everybody = np.ones(len(self.patients), np.bool_)
+        self.official_split = False
+        if config.source.folds:
+            numbers = cross_validation_folds(self.images.files, config.source, config.seed)
+            held_out = [numbers == number for number in range(config.source.folds)]
+            stems = [f"fold-{number + 1}" for number in range(config.source.folds)]
+        else:
+            split, self.official_split = hold_out(self.images.files, config.source, config.seed)
+            held_out, stems = [split], ["measured"]
         if self.official_split and config.train.finish_epochs:
             raise ConfigError(
                 f"{self.data}: has a test split of its own, which train.finish_epochs would train on; set train.finish_epochs = 0,"
                 " or draw patients by source.official_split = false"
             )
-        self.leakage = refuse_leakage(self.images, self.held_out, config.source)
-        self.trained_on = ~self.held_out
-        if config.train.labels_per_class:
-            self.trained_on = draw_labels(self.images.labels, self.trained_on, config.train.labels_per_class, config.seed)
+        # With several folds every image is held out once: leakage over any border shows where each image's side is its fold.
+        sides = np.stack(held_out).argmax(axis=0)
+        self.shortcuts: list[Shortcut] = []
+        self.leakage = refuse_leakage(self.images, sides if config.source.folds else held_out[0], config.source)
+        self.folds = [Fold(stem, self._drawn(~mask), mask) for stem, mask in zip(stems, held_out, strict=True)]
+        self.shipped_on = self._drawn(everybody) if config.source.folds or self._finish_phase().epochs else self.folds[0].trained_on
 
-    def _train(self, phase: Phase, chosen: NDArray[np.bool_], epochs_done: int) -> None:
+    def _drawn(self, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        per_class = self.config.train.labels_per_class
+        return draw_labels(self.images.strata, candidates, per_class, self.config.seed) if per_class else candidates
+
+    def _main_phase(self, name: str) -> Phase:
+        train = self.config.train
+        return Phase(name, 0 if train.is_frozen else train.epochs, train.learning_rate, train.head_learning_rate)
+
+    def _finish_phase(self) -> Phase:
+        train = self.config.train
+        if self.config.source.folds:
+            # There is no one measured model to go on from: the shipped one is trained anew, in the same way.
+            return self._main_phase(FINISH)
+        # With labels drawn, "everybody" would be more labels than were asked for.
+        epochs = 0 if train.is_frozen or train.labels_per_class else train.finish_epochs
+        return Phase(FINISH, epochs, train.finish_learning_rate, train.finish_learning_rate)
+
+    def _start_trunk(self) -> None:
+        """A pretrained trunk and a fresh trainer."""
+        config = self.config
+        self.trunk = build_network(config.trunk, config.input.rows, config.input.columns)
+        multilabel = config.task == "multilabel"
+        self.trainer = Trainer(self.trunk, len(config.source.labels), config.train, config.seed, multilabel=multilabel)
+
+    def _elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started_s
+
+    def _train(self, phase: Phase, trained_on: NDArray[np.bool_], epochs_done: int, monitored: NDArray[np.int64]) -> None:
         if phase.epochs == 0:
             return
+        chosen = np.flatnonzero(trained_on)
 
         def on_step(step: Step) -> None:
             done = step.epoch * step.batches_per_epoch + step.batch
             self.progress.advance(done, f"epoch {step.epoch + 1} of {phase.epochs}, loss {step.loss:.3f}")
 
-        batch_size = min(self.config.train.batch_size, int(chosen.sum()))
-        self.progress.stage(f"training ({phase.name})", phase.epochs * (int(chosen.sum()) // batch_size))
+        def on_epoch(done: int) -> None:
+            self.trainer.elapsed_s = self._elapsed_s()
+            self.trainer.save(self.checkpoint, phase, done)
+            metrics = monitor_metrics(self.trainer.model, self.images, monitored, multilabel=self.config.task == "multilabel")
+            self.epoch_log.append(phase.name, done, self.trainer.epoch_losses[-1], self.trainer.elapsed_s, metrics)
+
+        batch_size = min(self.config.train.batch_size, len(chosen))
+        self.progress.stage(f"training ({phase.name})", phase.epochs * (len(chosen) // batch_size))
         self.trainer.run(
-            phase,
-            self.images.pixels[chosen],
-            self.images.labels[chosen],
-            epochs_done=epochs_done,
-            on_step=on_step,
-            on_epoch=lambda done: self._save(phase, done),
+            phase, self.images.pixels, self.images.targets, chosen=chosen, epochs_done=epochs_done, on_step=on_step, on_epoch=on_epoch
         )
 
-    def _save(self, phase: Phase, epochs_done: int) -> None:
-        self.trainer.elapsed_s = self._elapsed_s()
-        self.trainer.save(self.checkpoint, phase, epochs_done)
-
-    def _elapsed_s(self) -> float:
-        return self._earlier_s + time.monotonic() - self._started_s
-
     def _fit(self, trained_on: NDArray[np.bool_]) -> Fitted:
-        """Convert the trunk as it stands, embed every image, and fit head and reference on the images trained on."""
-        config = self.config
+        """Convert the trunk as it stands, embed every image, and fit heads and reference on the images trained on."""
+        config, source = self.config, self.config.source
         self.progress.stage("int8 conversion", 1)
         candidates = np.flatnonzero(trained_on)
         count = min(config.quantize.representative_images, len(candidates))
         # Sorted by label in the image set: a random draw shows the converter every class.
         drawn = np.random.default_rng(config.seed).choice(candidates, count, replace=False)
-        model = convert_to_int8(self.trunk, self.images.pixels[drawn])
+        model = convert_to_int8(self.trunk, self.images.pixels[np.sort(drawn)])
         self.progress.stage("int8 embedding", 1)
         embedded = embed_images(model, self.images.pixels)
-        self.progress.stage("head", 1)
-        fitted_head = classical.fit_head(embedded.embeddings[trained_on], self.positive[trained_on], config.source.positive[0], config.head)
-        reference = fit_reference(embedded, self.images.labels, trained_on, config.seed)
-        return Fitted(model, embedded, fitted_head, reference)
-
-    def _decision(self, fitted: Fitted) -> tuple[Head, DecisionRule]:
-        """Calibrate and choose the operating point and the novelty limit on the held-out patients."""
-        rule = self.config.decision
-        held_out, positive = self.held_out, self.positive[self.held_out]
-        logits = classical.head_logits(fitted.head, fitted.embedded.embeddings[held_out])
-        head = classical.calibrated(fitted.head, classical.fit_platt(logits, positive))
-        probabilities = classical.head_probabilities(head, fitted.embedded.embeddings[held_out])
-        point = classical.choose_operating_point(probabilities, positive, rule)
-        distances = NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out])
-        return head, DecisionRule(
-            threshold=point.threshold,
-            target=f"held-out sensitivity of {rule.target_sensitivity:g}",
-            review_low=point.review_low,
-            review_high=point.review_high,
-            novelty_limit=float(np.quantile(distances, rule.novelty_quantile)),
-            novelty_quantile=rule.novelty_quantile,
+        self.progress.stage("heads", 1)
+        heads = classical.fit_heads(
+            embedded.embeddings[trained_on], self.images.targets[trained_on], source.labels, config.task, source.positive, config.head
         )
+        return Fitted(model, embedded, heads, fit_reference(embedded, self.images.strata, trained_on, config.seed))
 
-    def _cross_fitted(self, fitted: Fitted) -> Scored:
-        """Scores and predictions of the held-out images, each with calibration and threshold chosen on the other folds' patients."""
-        embeddings, positive = fitted.embedded.embeddings[self.held_out], self.positive[self.held_out]
-        patients = [p for p, taken in zip(self.patients, self.held_out, strict=True) if taken]
-        folds = patient_folds(patients, _CROSS_FIT_FOLDS, self.config.seed)
-        logits = classical.head_logits(fitted.head, embeddings)
-        probabilities, predicted = np.zeros(len(logits), np.float32), np.zeros(len(logits), np.bool_)
-        for fold in np.unique(folds):
-            rest, here = folds != fold, folds == fold
-            if len(np.unique(positive[rest])) < 2:
-                raise ConfigError("too few held-out patients to choose an operating point; give more data or raise held_out_fraction")
-            head = classical.calibrated(fitted.head, classical.fit_platt(logits[rest], positive[rest]))
-            point = classical.choose_operating_point(
-                classical.head_probabilities(head, embeddings[rest]), positive[rest], self.config.decision
-            )
-            probabilities[here] = classical.head_probabilities(head, embeddings[here])
-            predicted[here] = probabilities[here] >= point.threshold
-        return Scored(probabilities, positive, predicted, patients)
+    def _float_embeddings(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        batches = [chosen[start : start + _FLOAT_BATCH] for start in range(0, len(chosen), _FLOAT_BATCH)]
+        inputs = (self.images.pixels[batch].astype(np.float32) / INPUT_DIVISOR for batch in batches)
+        return np.concatenate([np.asarray(self.trunk(values, training=False)[0]) for values in inputs])
 
-    def _measure(self, fitted: Fitted) -> tuple[Head, Measured]:
-        held_out, seed = self.held_out, self.config.seed
-        head, decision = self._decision(fitted)
-        cross_fitted = self._cross_fitted(fitted)
-        probabilities = classical.head_probabilities(head, fitted.embedded.embeddings[held_out])
-        scored = Scored(probabilities, cross_fitted.positive, probabilities >= decision.threshold, cross_fitted.patients)
-        inputs = self.images.pixels[held_out].astype(np.float32) / INPUT_DIVISOR
-        float_embeddings = np.asarray(self.trunk.predict(inputs, batch_size=64, verbose=0)[0])
-        float_probabilities = classical.head_probabilities(head, float_embeddings)
-        distances = NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out])
-        in_band = (probabilities >= decision.review_low) & (probabilities <= decision.review_high)
-        metrics_cross_fitted = estimate_metrics(cross_fitted, seed)
-        del metrics_cross_fitted["auc"]  # pooled over folds with different calibrations: not one ranking
+    def _measure_fold(self, fold: Fold, done: Done) -> None:
+        """Train and measure one model, and keep what it says of its held-out images; nothing where that is kept already."""
+        kept = self.out / f"{fold.stem}.npz"
+        phase, epochs_done = self._main_phase("measure" if fold.stem == "measured" else fold.stem.replace("-", " ")), 0
+        if kept.exists():
+            return
+        self._start_trunk()
+        if done.phase == phase.name:
+            _, epochs_done = self.trainer.restore(self.checkpoint)
+        held_out = np.flatnonzero(fold.held_out)
+        self._train(phase, fold.trained_on, epochs_done, held_out)
+        self.trainer.use_averages()
+        fitted = self._fit(fold.trained_on)
+        (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
+        (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
+        save_trunk(self.trunk, self.out / f"{fold.stem}-trunk.npz")
+        arrays: dict[str, NDArray[Any]] = {
+            "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
+            "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),
+            "distances": NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out]),
+            "epoch_losses": np.array(self.trainer.epoch_losses),
+        }
+        part = kept.with_suffix(".part")
+        part.write_bytes(pack_arrays(**arrays))
+        part.replace(kept)
+
+    def _measure(self) -> tuple[Measured, NDArray[np.float32]]:
+        """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
+        logits: list[NDArray[np.float32]] = []
+        float_logits, distances, losses = [], [], []
+        for fold in self.folds:
+            with np.load(self.out / f"{fold.stem}.npz", allow_pickle=False) as arrays:
+                logits.append(arrays["logits"])
+                float_logits.append(arrays["float_logits"])
+                distances.append(arrays["distances"])
+                losses.append(arrays["epoch_losses"])
+        held_out = [np.flatnonzero(fold.held_out) for fold in self.folds]
+        indices = np.concatenate(held_out)
+        outputs = HeldOutOutputs(
+            logits=np.concatenate([values[chosen] for values, chosen in zip(logits, held_out, strict=True)]),
+            float_logits=np.concatenate(float_logits),
+            distances=np.concatenate(distances),
+            targets=self.images.targets[indices],
+            strata=self.images.strata[indices],
+            patients=[self.patients[index] for index in indices.tolist()],
+            indices=indices,
+            folds=np.concatenate([np.full(len(chosen), number) for number, chosen in enumerate(held_out)]),
+        )
+        judged = judge(outputs, self.config)
+        models = [self._measured_model(fold) for fold in self.folds]
         keep_held_out(
             self.out / "held_out.npz",
-            probabilities=probabilities,
-            cross_fitted=cross_fitted.probabilities,
-            positive=scored.positive,
-            patients=scored.patients,
-            held_out=held_out,
-            threshold=decision.threshold,
-            evidence_of=evidence_mapper(fitted.model, self.images.pixels, fitted.head),
+            outputs,
+            judged,
+            self.config.source.labels,
+            self.images.files,
+            evidence_mapper(models, self.images.pixels),
         )
-        return head, Measured(
+        measured = measure(
+            outputs,
+            judged,
+            self.config,
             official_split=self.official_split,
-            training=_counts(self.images, self.trained_on, self.config),
-            held_out=_counts(self.images, held_out, self.config),
-            metrics=estimate_metrics(scored, seed),
-            metrics_cross_fitted=metrics_cross_fitted,
-            confusion=confusion(scored.positive, scored.predicted),
-            decision=decision,
-            calibration_slope=head.calibration.slope,
-            calibration_intercept=head.calibration.intercept,
-            novel_share_held_out=float((distances > decision.novelty_limit).mean()),
-            review_share_held_out=float(in_band.mean()),
-            float_auc=roc_auc(float_probabilities, scored.positive),
-            int8_auc=roc_auc(probabilities, scored.positive),
-            float_int8_agreement=float(((float_probabilities >= decision.threshold) == scored.predicted).mean()),
-            epoch_losses=self.trainer.epoch_losses,
+            training=self._counts(np.any([fold.trained_on for fold in self.folds], axis=0)),
+            held_out=self._counts(np.any([fold.held_out for fold in self.folds], axis=0)),
+            epoch_losses=np.mean(losses, axis=0).tolist(),
         )
+        everywhere = logits[0].copy()
+        for values, chosen in zip(logits, held_out, strict=True):
+            everywhere[chosen] = values[chosen]
+        return measured, everywhere
+
+    def _measured_model(self, fold: Fold) -> MeasuredModel:
+        model = (self.out / f"{fold.stem}.tflite").read_bytes()
+        return MeasuredModel(model, read_heads((self.out / f"{fold.stem}-heads.json").read_bytes(), Interpreter(model).embedding_size))
+
+    def _counts(self, chosen: NDArray[np.bool_]) -> Counts:
+        patients = {patient for patient, taken in zip(self.patients, chosen.tolist(), strict=True) if taken}
+        per_label = self.images.targets[chosen].sum(axis=0).tolist()
+        return Counts(int(chosen.sum()), len(patients), dict(zip(self.config.source.labels, per_label, strict=True)))
 
     def run(self, *, resume: bool) -> tuple[Report, Bundle]:
         """Train, measure, finish on all patients, and write bundle and report.
@@ -223,46 +270,62 @@ class Build:
         Report, Bundle
             The bundle as read back from disk and held against its own golden vectors.
         """
-        config, train = self.config, self.config.train
         self._read()
-        self.trunk = build_trunk(config.input.rows, config.input.columns, config.trunk.block_count)
-        load_imagenet_weights(self.trunk, read_state_dict(imagenet_weights_path()))
-        self.trainer = Trainer(self.trunk, len(config.source.labels), train, config.seed)
-        epochs, finish_epochs = (0, 0) if train.is_frozen else (train.epochs, train.finish_epochs)
-        measure = Phase("measure", epochs, train.learning_rate, train.head_learning_rate)
-        # With labels drawn, "everybody" would be more labels than were asked for.
-        finish = Phase("finish", 0 if train.labels_per_class else finish_epochs, train.finish_learning_rate, train.finish_learning_rate)
-        phase_name, epochs_done = self.trainer.restore(self.checkpoint) if resume else (measure.name, 0)
-        self._earlier_s = self.trainer.elapsed_s
-        shipped_on = np.ones(len(self.positive), np.bool_) if finish.epochs else self.trained_on
-        if phase_name == measure.name:
-            self._train(measure, self.trained_on, epochs_done)
-            self.trainer.use_averages()
-            fitted = self._fit(self.trained_on)
-            head, measured = self._measure(fitted)
-            self._keep_measured(fitted, head, measured)
-            self.trainer.restart()
-            self._save(finish, 0)
-            epochs_done = 0
-        measured_labels, measured = self._read_measured()
-        self._train(finish, shipped_on, epochs_done)
+        done = read_progress(self.checkpoint) if resume else NOTHING_DONE
+        self._earlier_s = done.elapsed_s
+        self.epoch_log = EpochLog(self.out / "epochs.jsonl", done)
+        if not resume:
+            for fold in self.folds:
+                (self.out / f"{fold.stem}.npz").unlink(missing_ok=True)
+        for fold in self.folds:
+            self._measure_fold(fold, done)
+        measured, logits = self._measure()
+        self.measured_path.write_bytes(msgspec.json.encode(measured))
+        report, shipped = self._report(measured, logits, self._finish(done))
+        return report, self._write(report, shipped)
+
+    def _finish(self, done: Done) -> Fitted:
+        """Train the model that ships."""
+        phase, epochs_done = self._finish_phase(), 0
+        self._start_trunk()
+        if self.checkpoint.exists() and (done.phase == FINISH or not self.config.source.folds):
+            last_phase, last_epochs = self.trainer.restore(self.checkpoint)
+            if last_phase == FINISH:
+                epochs_done = last_epochs
+            else:
+                self.trainer.use_averages()
+                self.trainer.restart()
+        self._train(phase, self.shipped_on, epochs_done, np.zeros(0, np.int64))
         self.trainer.use_averages()
-        shipped = self._fit(shipped_on)
-        calibration = PlattCalibration(measured.calibration_slope, measured.calibration_intercept)
-        head = classical.calibrated(shipped.head, calibration)
-        shipped_labels = classical.head_probabilities(head, shipped.embedded.embeddings) >= measured.decision.threshold
+        return self._fit(self.shipped_on)
+
+    def _report(self, measured: Measured, measured_logits: NDArray[np.float32], shipped: Fitted) -> tuple[Report, Fitted]:
+        """The report, and the model that ships with the calibrations that were chosen on the held-out patients."""
+        config, source, points = self.config, self.config.source, measured.decision.points
+        calibrations = [chosen.calibration for chosen in measured.calibrations]
+        heads = classical.calibrated(shipped.heads, calibrations)
+        thresholds = [point.threshold for point in points]
+
+        def outcomes(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+            probabilities = classical.label_probabilities(config.task, source.labels, source.positive, logits, calibrations)
+            return np.asarray(point_scores(points, source.labels, probabilities) >= thresholds)
+
+        agreement = outcomes(classical.head_logits(heads, shipped.embedded.embeddings)) == outcomes(measured_logits)
         report = Report(
             name=config.name,
             version=config.version,
             serial=config.serial,
+            task=config.task,
             left_out=self.images.left_out_counts(),
             leakage=self.leakage,
+            shortcuts=self.shortcuts,
             fingerprint=self.images.fingerprint,
             measured=measured,
-            shipped=_counts(self.images, shipped_on, config),
-            shipped_finish_epochs=finish.epochs,
-            shipped_agreement_with_measured=float((shipped_labels == measured_labels).mean()),
+            shipped=self._counts(self.shipped_on),
+            shipped_finish_epochs=self._finish_phase().epochs,
+            shipped_agreement_with_measured=float(agreement.mean()),
             model_size_bytes=len(shipped.model),
+            multiply_adds=multiply_adds(self.trunk),
             embedding_size=shipped.embedded.embeddings.shape[1],
             latency_ms={
                 f"{count} thread{'s' if count > 1 else ''}": measure_latency_ms(shipped.model, self.images.pixels[0], count)
@@ -271,17 +334,7 @@ class Build:
             build_seconds=self._elapsed_s(),
             environment=environment(),
         )
-        return report, self._write(report, shipped, head)
-
-    def _keep_measured(self, fitted: Fitted, head: Head, measured: Measured) -> None:
-        """Keep what the measured model said of every image, so that a resumed build can still compare the shipped model with it."""
-        labels = classical.head_probabilities(head, fitted.embedded.embeddings) >= measured.decision.threshold
-        np.save(self.out / "measured_labels.npy", labels)
-        (self.out / "measured.tflite").write_bytes(fitted.model)
-        self.measured_path.write_bytes(msgspec.json.encode(measured))
-
-    def _read_measured(self) -> tuple[NDArray[np.bool_], Measured]:
-        return np.load(self.out / "measured_labels.npy"), msgspec.json.decode(self.measured_path.read_bytes(), type=Measured)
+        return report, replace(shipped, heads=heads)
 
     def _golden(self, model: bytes) -> bytes:
         """Phantoms, half of them with opacities, and the embeddings that this machine computes for them."""
@@ -294,7 +347,7 @@ class Build:
         )
         return pack_arrays(inputs=inputs, embeddings=embed_images(model, inputs).embeddings)
 
-    def _write(self, report: Report, shipped: Fitted, head: Head) -> Bundle:
+    def _write(self, report: Report, shipped: Fitted) -> Bundle:
         config, measured = self.config, report.measured
         directory = self.out / "bundle"
         training: dict[str, Any] = {
@@ -311,7 +364,7 @@ class Build:
             directory,
             config,
             model=shipped.model,
-            head=head,
+            heads=shipped.heads,
             decision=measured.decision,
             reference=pack_reference(shipped.reference),
             golden=self._golden(shipped.model),

@@ -1,4 +1,4 @@
-"""Measure a classifier honestly: intervals by bootstrap over patients, and a cross-fitted operating point."""
+"""Measure a classifier honestly: intervals by bootstrap over patients, AUC within folds, accuracy of the label that the agent would say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.inference.bundle import OperatingPoint
+from edge_agent.inference.decision import point_scores
+
 BOOTSTRAP_DRAWS = 1000
+
+Booleans = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -34,40 +41,68 @@ class Confusion(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Scored:
-    """Held-out images with their scores: three arrays of shape (images,) and the patient of each image."""
+    """Held-out images at one operating point: three arrays of shape (images,), and the patient of each image.
 
-    probabilities: NDArray[np.float32]
-    positive: NDArray[np.bool_]
-    predicted: NDArray[np.bool_]
-    patients: Sequence[str]
+    ``folds``, int64, shape (images,), says which model scored the image: scores of two models are never ranked against each other. None
+    where one model scored all.
+    """
+
+    probabilities: Floats
+    positive: Booleans
+    predicted: Booleans
+    patients: Sequence[str] | Integers
+    folds: Integers | None = None
 
 
-def roc_auc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, ties counted half (the Mann-Whitney statistic); NaN where a class is absent."""
+def roc_auc(scores: Floats, positive: Booleans, folds: Integers | None = None) -> float:
+    """Area under the ROC curve, ties counted half (the Mann-Whitney statistic).
+
+    Parameters
+    ----------
+    scores : ndarray, float32, shape (images,)
+    positive : ndarray, bool, shape (images,)
+    folds : ndarray, int64, shape (images,), optional
+        Only pairs of images of the same fold are compared: the share of all such pairs that are in order.
+
+    Returns
+    -------
+    float
+        NaN where there is no pair of a positive and a negative image.
+    """
+    if folds is None:
+        ordered, pairs = _ordered_pairs(scores, positive)
+    else:
+        parts = [_ordered_pairs(scores[folds == fold], positive[folds == fold]) for fold in np.unique(folds)]
+        ordered, pairs = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    return ordered / pairs if pairs else float("nan")
+
+
+def _ordered_pairs(scores: Floats, positive: Booleans) -> tuple[float, int]:
+    """How many pairs of a positive and a negative image have the positive one ahead (ties: half), and how many pairs there are."""
     positives = int(positive.sum())
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
-        return float("nan")
+        return 0.0, 0
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(counts) - (counts - 1) / 2.0
-    return float((mean_rank[inverse][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
+    return float(mean_rank[inverse][positive].sum() - positives * (positives + 1) / 2.0), positives * negatives
 
 
-def _share(hits: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+def _share(hits: Booleans, among: Booleans) -> float:
     return float(hits[among].mean()) if among.any() else float("nan")
 
 
-METRICS: dict[str, Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]], float]] = {
-    "auc": lambda score, positive, _: roc_auc(score, positive),
-    "sensitivity": lambda _, positive, predicted: _share(predicted, positive),
-    "specificity": lambda _, positive, predicted: _share(~predicted, ~positive),
-    "accuracy": lambda _, positive, predicted: float((predicted == positive).mean()),
-    "balanced_accuracy": lambda _, positive, predicted: (_share(predicted, positive) + _share(~predicted, ~positive)) / 2.0,
+METRICS: dict[str, Callable[[Scored, Integers], float]] = {
+    "auc": lambda s, i: roc_auc(s.probabilities[i], s.positive[i], None if s.folds is None else s.folds[i]),
+    "sensitivity": lambda s, i: _share(s.predicted[i], s.positive[i]),
+    "specificity": lambda s, i: _share(~s.predicted[i], ~s.positive[i]),
+    "accuracy": lambda s, i: float((s.predicted[i] == s.positive[i]).mean()),
+    "balanced_accuracy": lambda s, i: (_share(s.predicted[i], s.positive[i]) + _share(~s.predicted[i], ~s.positive[i])) / 2.0,
 }
 
 
 def estimate_metrics(scored: Scored, seed: int) -> dict[str, Estimate]:
-    """AUC, sensitivity, specificity, accuracy and balanced accuracy with 95 % intervals.
+    """AUC, sensitivity, specificity, accuracy and balanced accuracy at one operating point, with 95 % intervals.
 
     Parameters
     ----------
@@ -85,25 +120,42 @@ def estimate_metrics(scored: Scored, seed: int) -> dict[str, Estimate]:
     ----------
     Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
-    by_patient: dict[str, list[int]] = {}
-    for index, patient in enumerate(scored.patients):
-        by_patient.setdefault(patient, []).append(index)
-    groups = [np.array(indices) for indices in by_patient.values()]
+    draws = patient_draws(scored.patients, seed)
+    return {name: estimate_figure(lambda i, metric=metric: metric(scored, i), draws) for name, metric in METRICS.items()}  # type: ignore[misc]
+
+
+def patient_draws(patients: Sequence[str] | Integers, seed: int, count: int = BOOTSTRAP_DRAWS) -> list[Integers]:
+    """Indices of the images in each of ``count`` draws of patients with replacement."""
+    _, codes = np.unique(np.asarray(patients), return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(codes))[:-1])
     random = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {name: [] for name in METRICS}
-    for _ in range(BOOTSTRAP_DRAWS):
-        chosen = np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))])
-        for name, metric in METRICS.items():
-            draws[name].append(metric(scored.probabilities[chosen], scored.positive[chosen], scored.predicted[chosen]))
-    estimates: dict[str, Estimate] = {}
-    for name, metric in METRICS.items():
-        value = metric(scored.probabilities, scored.positive, scored.predicted)
-        low, high = np.nanquantile(draws[name], [0.025, 0.975])
-        estimates[name] = Estimate(value, float(low), float(high))
-    return estimates
+    return [np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]) for _ in range(count)]
 
 
-def confusion(positive: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Confusion:
+def estimate_figure(figure: Callable[[Integers], float], draws: Sequence[Integers]) -> Estimate:
+    """A figure of all images, with its interval over draws of patients; draws where it is NaN are passed over.
+
+    Parameters
+    ----------
+    figure : callable
+        From indices, int64, shape (chosen,), to the figure.
+    draws : sequence of ndarray
+        From :func:`patient_draws`; every image stands in one at least.
+
+    Returns
+    -------
+    Estimate
+        The bounds are NaN where no draw has a value.
+    """
+    values = np.array([figure(chosen) for chosen in draws])
+    known = values[~np.isnan(values)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (float("nan"), float("nan"))
+    everything = np.arange(1 + max(int(chosen.max()) for chosen in draws))
+    return Estimate(float(figure(everything)), float(low), float(high))
+
+
+def confusion(positive: Booleans, predicted: Booleans) -> Confusion:
     """Count the four outcomes."""
     return Confusion(
         int((positive & predicted).sum()),
@@ -113,9 +165,70 @@ def confusion(positive: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Conf
     )
 
 
-def patient_folds(patients: Sequence[str], fold_count: int, seed: int) -> NDArray[np.int64]:
-    """Assign each image a fold, shape (images,), all images of a patient the same one."""
-    names = sorted(set(patients))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold = {names[index]: position % fold_count for position, index in enumerate(order)}
-    return np.array([fold[patient] for patient in patients], dtype=np.int64)
+def said_labels(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Floats, predicted: Booleans) -> Integers:
+    """The class that the agent would say of each image, for tasks with exactly one class.
+
+    Parameters
+    ----------
+    points : sequence of OperatingPoint
+        One: its labels are the positive side.
+    labels : sequence of str
+        All classes.
+    probabilities : ndarray, float32, shape (images, labels)
+    predicted : ndarray, bool, shape (images, 1)
+        Which images reach the operating point.
+
+    Returns
+    -------
+    ndarray, int64, shape (images,)
+        The most probable class of the side that won.
+    """
+    on_positive_side = np.array([label in points[0].labels for label in labels])
+    allowed = on_positive_side[np.newaxis] == predicted[:, :1]
+    return np.asarray(np.where(allowed, probabilities, -1.0).argmax(axis=1), dtype=np.int64)
+
+
+def class_counts(truth: Integers, said: Integers, class_count: int) -> Integers:
+    """Confusion matrix ``counts[truth, said]``, int64, shape (classes, classes)."""
+    return np.asarray(np.bincount(truth * class_count + said, minlength=class_count**2).reshape(class_count, class_count), dtype=np.int64)
+
+
+def label_aucs(probabilities: Floats, targets: Booleans, folds: Integers | None = None) -> NDArray[np.float64]:
+    """AUC of each label against all others, shape (labels,); NaN where a label is absent."""
+    return np.array([roc_auc(probabilities[:, i], targets[:, i], folds) for i in range(targets.shape[1])])
+
+
+def point_scored(
+    points: Sequence[OperatingPoint],
+    labels: Sequence[str],
+    probabilities: Floats,
+    targets: Booleans,
+    patients: Sequence[str] | Integers,
+    folds: Integers | None = None,
+    predicted: Booleans | None = None,
+) -> list[Scored]:
+    """Look at the same images through each operating point.
+
+    Parameters
+    ----------
+    points, labels
+        Of the decision rule and the manifest.
+    probabilities : ndarray, float32, shape (images, labels)
+    targets : ndarray, bool, shape (images, labels)
+    patients, folds
+        As in :class:`Scored`.
+    predicted : ndarray, bool, shape (images, points), optional
+        Where the points were chosen on other images; else each score is held against its point.
+
+    Returns
+    -------
+    list of Scored
+        One for each point; an image is positive where it has any of the point's labels.
+    """
+    scores = point_scores(points, labels, probabilities)
+    found = []
+    for index, point in enumerate(points):
+        columns = [labels.index(label) for label in point.labels]
+        reached = scores[:, index] >= point.threshold if predicted is None else predicted[:, index]
+        found.append(Scored(scores[:, index], np.asarray(targets[:, columns].any(axis=1)), reached, patients, folds))
+    return found

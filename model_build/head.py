@@ -1,23 +1,25 @@
-"""Fit the classical head on the int8 embedding, calibrate it, and choose how scores become decisions."""
+"""Fit the classical heads on the int8 embedding: one for the positive label, or one for each label."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from edge_agent.inference.head import Head, PlattCalibration
-from edge_agent.inference.scoring import make_scorer
-from model_build.config import DecisionConfig, HeadConfig
+from edge_agent.errors import ConfigError
+from edge_agent.inference.head import Calibration, Head
+from edge_agent.inference.scoring import calibrate, join_probabilities, make_scorer
+from edge_agent.records import Task
+from model_build.config import HeadConfig
 from model_build.estimators import FITTERS
 
 Floats = NDArray[np.float32]
+Booleans = NDArray[np.bool_]
 
 
-def fit_head(embeddings: Floats, positive: NDArray[np.bool_], label: str, config: HeadConfig) -> Head:
+def fit_head(embeddings: Floats, positive: Booleans, label: str, config: HeadConfig) -> Head:
     """Fit the kind of head that the config names, with balanced classes.
 
     Parameters
@@ -33,80 +35,75 @@ def fit_head(embeddings: Floats, positive: NDArray[np.bool_], label: str, config
     -------
     Head
         Not calibrated yet (slope 1, intercept 0).
+
+    Raises
+    ------
+    ConfigError
+        If no image, or every image, has the label.
     """
+    if positive.all() or not positive.any():
+        share = "every" if positive.all() else "no"
+        raise ConfigError(
+            f"{share} image to train on has the label {label!r}: a head needs both; add images or remove it from source.labels"
+        )
     return FITTERS[config.kind](embeddings, positive, label, config.regularization)
 
 
-def fit_platt(logits: Floats, positive: NDArray[np.bool_]) -> PlattCalibration:
-    """Fit slope and intercept on held-out logits, with Platt's smoothed targets so that a separable set stays finite.
-
-    References
-    ----------
-    Platt, Probabilistic Outputs for Support Vector Machines, 1999, section 2.2.
-    """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    high, low = (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0)
-    column = np.concatenate([logits, logits])[:, np.newaxis]
-    targets = np.concatenate([np.ones(len(logits)), np.zeros(len(logits))])
-    share = np.where(positive, high, low)
-    model = LogisticRegression(C=1e6, max_iter=2000).fit(column, targets, sample_weight=np.concatenate([share, 1.0 - share]))
-    return PlattCalibration(float(model.coef_[0, 0]), float(model.intercept_[0]))
+def scored_labels(labels: Sequence[str], task: Task, positive: Sequence[str]) -> list[str]:
+    """The labels that have a head of their own: the positive one of a binary task, else all."""
+    return [positive[0]] if task == "binary" else list(labels)
 
 
-def calibrated(head: Head, calibration: PlattCalibration) -> Head:
-    """The same head with another calibration."""
-    return msgspec.structs.replace(head, calibration=calibration)
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Threshold and review band on the calibrated probability."""
-
-    threshold: float
-    review_low: float
-    review_high: float
-
-
-def choose_operating_point(probabilities: Floats, positive: NDArray[np.bool_], config: DecisionConfig) -> OperatingPoint:
-    """Choose the highest threshold that keeps the target sensitivity, and the review band around it.
+def fit_heads(
+    embeddings: Floats, targets: Booleans, labels: Sequence[str], task: Task, positive: Sequence[str], config: HeadConfig
+) -> list[Head]:
+    """Fit a head for each label that has one, each label against all other images.
 
     Parameters
     ----------
-    probabilities : ndarray, float32, shape (images,)
-        Calibrated, of held-out images.
-    positive : ndarray, bool, shape (images,)
-    config : DecisionConfig
-        Target sensitivity and the share of images in the review band.
+    embeddings : ndarray, float32, shape (images, D)
+    targets : ndarray, bool, shape (images, labels)
+    labels, task, positive
+        As in the build's config.
+    config : HeadConfig
 
     Returns
     -------
-    OperatingPoint
-        The threshold stands midway between the two scores it separates, in log odds: no held-out score lies on it. The band is symmetric in
-        log odds.
+    list of Head
+        Not calibrated yet; the order of :func:`scored_labels`.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`fit_head`.
     """
-    odds = np.sort(_log_odds(probabilities[positive]))
-    missed = int(np.floor((1.0 - config.target_sensitivity) * len(odds) + 1e-9))
-    every = np.sort(_log_odds(probabilities))
-    below = every[every < odds[missed]]
-    centre = float((odds[missed] + below[-1]) / 2.0) if len(below) else float(odds[missed] - 0.5)
-    half_width = float(np.quantile(np.abs(every - centre), config.review_fraction)) if config.review_fraction > 0 else 0.0
-    return OperatingPoint(_probability(centre), _probability(centre - half_width), _probability(centre + half_width))
+    order = list(labels)
+    return [fit_head(embeddings, targets[:, order.index(label)], label, config) for label in scored_labels(labels, task, positive)]
 
 
-def _log_odds(probabilities: Floats) -> NDArray[np.float64]:
-    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1.0 - 1e-7)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
+def head_logits(heads: Sequence[Head], embeddings: Floats) -> Floats:
+    """Uncalibrated logits, float32, shape (images, heads), computed by the very code that runs on the device."""
+    return np.stack([make_scorer(head).logits(embeddings) for head in heads], axis=1)
 
 
-def _probability(log_odds: float) -> float:
-    return float(1.0 / (1.0 + np.exp(-log_odds)))
+def calibrated(heads: Sequence[Head], calibrations: Sequence[Calibration]) -> list[Head]:
+    """The same heads with other calibrations."""
+    return [msgspec.structs.replace(head, calibration=chosen) for head, chosen in zip(heads, calibrations, strict=True)]
 
 
-def head_logits(head: Head, embeddings: Floats) -> Floats:
-    """Uncalibrated logits, computed by the very code that runs on the device."""
-    return make_scorer(head).logits(embeddings)
+def label_probabilities(
+    task: Task, labels: Sequence[str], positive: Sequence[str], logits: Floats, calibrations: Sequence[Calibration]
+) -> Floats:
+    """What the device makes of its heads' logits: calibrated probabilities, float32, shape (images, labels).
 
-
-def head_probabilities(head: Head, embeddings: Floats) -> Floats:
-    """Calibrated probabilities, computed by the very code that runs on the device."""
-    return make_scorer(head).probabilities(embeddings)
+    Parameters
+    ----------
+    task, labels, positive
+        As in the build's config.
+    logits : ndarray, float32, shape (images, heads)
+        From :func:`head_logits`.
+    calibrations : sequence of Calibration
+        One for each head.
+    """
+    own = np.stack([calibrate(chosen, logits[:, i]) for i, chosen in enumerate(calibrations)], axis=1)
+    return join_probabilities(task, list(labels).index(positive[0]), own)

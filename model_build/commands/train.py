@@ -34,13 +34,13 @@ def command(config: Path, data: Path, out: Path | None, resume: bool) -> None:
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     run_folder = out if out is not None else Path("runs") / build_config.name
     from model_build.build import Build, prepare_out
+    from model_build.report import summary_lines
 
     going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))
     with BarProgress() as progress:
         built, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
-    metrics = built.measured.metrics
-    click.echo(f"held-out patients, int8: AUC {metrics['auc']}")
-    click.echo(f"at the operating point: sensitivity {metrics['sensitivity']}, specificity {metrics['specificity']}")
+    for line in summary_lines(built):
+        click.echo(line)
     click.echo(f"bundle: {bundle.directory}  ({built.model_size_bytes:,} bytes of model)")
     click.echo(f"report: {run_folder / 'report.html'}  (shows images of DATA: it stays with them)")
 
