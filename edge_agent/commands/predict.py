@@ -42,7 +42,7 @@ class Target(NamedTuple):
     "heatmap_folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Draw over each image what speaks for the positive label, as DIR/NAME.heatmap.png.",
+    help="Draw over each image what speaks for its likeliest positive label, as DIR/NAME.heatmap.png.",
 )
 def command(paths: tuple[str, ...], bundle_path: Path | None, form: Literal["table", "jsonl", "csv"], heatmap_folder: Path | None) -> None:
     """Classify files, and every file below folders; print a record for each, in the order of the arguments.
@@ -227,7 +227,7 @@ class _DrawingClassifier:
         return self._classifier.input
 
     def classify(self, frame: Frame) -> Verdict:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
         from edge_agent.intake.placing import replacing, storage_error
 
@@ -236,8 +236,11 @@ class _DrawingClassifier:
             self._heatmap.parent.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             raise storage_error(fault, f"make the folder {self._heatmap.parent}") from fault
+        label = self._classifier.heatmap_label(verdict)
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("Description", f"what speaks for {label}, probability {verdict.scores[label]:.2f}")
         with replacing(self._heatmap) as file:
-            Image.fromarray(picture).save(file, "PNG")
+            Image.fromarray(picture).save(file, "PNG", pnginfo=text)
         return verdict
 
 

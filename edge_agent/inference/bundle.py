@@ -144,7 +144,10 @@ def _read_manifest(directory: Path) -> tuple[Manifest, str]:
     try:
         number = msgspec.json.decode(content, type=dict[str, Any]).get("format")
         if number != FORMAT:
-            raise ModelContractError(f"{directory}: bundle format {number!r}; this version reads format {FORMAT}")
+            raise ModelContractError(
+                f"{directory}: bundle format {number!r}, and this version reads format {FORMAT};"
+                " build the bundle again with the model-build of this version"
+            )
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise ModelContractError(f"{directory / 'manifest.json'}: {fault}") from fault

@@ -106,16 +106,22 @@ class Classifier:
             scores = {label: scores[label] if label == positive else round(1.0 - scores[positive], SCORE_DIGITS) for label in scores}
         return scores
 
-    def classify_with_heatmap(self, frame: Frame) -> tuple[Verdict, NDArray[np.uint8]]:
-        """Classify one image and draw what speaks for its most important label over it.
+    def heatmap_label(self, verdict: Verdict) -> str:
+        """Which label a heatmap of an image shows.
 
-        That label is the positive one (binary); the label said if it is positive, else the most probable positive one (multiclass); the
-        finding that lies farthest above its operating point, or where there is none the most probable label (multilabel).
+        The positive one (binary); the label said if it is positive, else the most probable positive one (multiclass); the finding that lies
+        farthest above its operating point, or where there is none the most probable label (multilabel).
+        """
+        positive = self._bundle.manifest.positive
+        return verdict.label if verdict.label in positive else max(positive, key=lambda label: verdict.scores[label])
+
+    def classify_with_heatmap(self, frame: Frame) -> tuple[Verdict, NDArray[np.uint8]]:
+        """Classify one image and draw what speaks for one label over it.
 
         Returns
         -------
         Verdict
-            As :meth:`classify`.
+            As :meth:`classify`; :meth:`heatmap_label` says of which label the heatmap is.
         ndarray, uint8, shape (rows, columns, 3)
             The image, at the size it was decoded, with the class activation map in colour (RGB).
 
@@ -125,8 +131,6 @@ class Classifier:
             If the label's head is not linear: its score is no sum over the places of the image, so no map of it would be true.
         """
         verdict = self.classify(frame)
-        manifest = self._bundle.manifest
-        is_positive = verdict.label in manifest.positive
-        shown = verdict.label if is_positive else max(manifest.positive, key=lambda label: verdict.scores[label])
-        evidence = self._labels.evidence(shown, self._interpreter.feature_map())
-        return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[shown])
+        label = self.heatmap_label(verdict)
+        evidence = self._labels.evidence(label, self._interpreter.feature_map())
+        return verdict, draw_heatmap(frame.pixels, evidence, verdict.scores[label])

@@ -1,4 +1,4 @@
-"""Class activation maps: which part of the image speaks for the positive label."""
+"""Class activation maps: which part of the image speaks for a label."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32], proba
     pixels : ndarray, uint8, shape (rows, columns)
         The grey image.
     evidence : ndarray, float32, shape (h, w)
-        Log odds of the positive label at each place of the feature map; their mean is the image's own log odds.
+        Log odds of the label at each place of the feature map; their mean is the image's own log odds.
     probability : float
-        Of the positive label. It scales the colour: a normal image stays grey instead of showing its own noise at full strength.
+        Of the label. It scales the colour: a normal image stays grey instead of showing its own noise at full strength.
 
     Returns
     -------

@@ -257,14 +257,7 @@ class LabelScorer:
             In label order. Binary and multiclass: they sum to 1. Multilabel: each label by itself.
         """
         each = np.stack([scorer.probabilities(embedding) for _, scorer in self._scored], axis=-1)
-        match self._task:
-            case "binary":
-                return np.concatenate([each, 1.0 - each] if self._positive_column == 0 else [1.0 - each, each], axis=-1)
-            case "multiclass":
-                # No calibration gives 0, so there is always something to divide by.
-                return np.asarray(each / each.sum(axis=-1, keepdims=True), dtype=np.float32)
-            case "multilabel":
-                return each
+        return join_probabilities(self._task, self._positive_column, each)
 
     def evidence(self, label: str, feature_map: Floats) -> Floats:
         """Log odds of one label at each place of a feature map; of a binary model's labels the positive one only.
@@ -288,9 +281,34 @@ class LabelScorer:
         if not isinstance(scorer, LinearScorer):
             raise ModelContractError(
                 "a heatmap needs a linear head (logistic_regression, linear_discriminant or linear_svm),"
-                f" and the one of {label} is {head.kind!r}; classify without heatmaps"
+                f" and this bundle's is {head.kind!r}; classify without heatmaps"
             )
         return scorer.logits(feature_map)
+
+
+def join_probabilities(task: Task, positive_column: int, each: Floats) -> Floats:
+    """From one probability for each head to one for each label.
+
+    Parameters
+    ----------
+    task : {"binary", "multiclass", "multilabel"}
+    positive_column : int
+        Of a binary task's label that has the head; not looked at otherwise.
+    each : ndarray, float32, shape (..., heads)
+        Calibrated, each head by itself.
+
+    Returns
+    -------
+    ndarray, float32, shape (..., labels)
+    """
+    match task:
+        case "binary":
+            return np.concatenate([each, 1.0 - each] if positive_column == 0 else [1.0 - each, each], axis=-1)
+        case "multiclass":
+            # No calibration gives 0, so there is always something to divide by.
+            return np.asarray(each / each.sum(axis=-1, keepdims=True), dtype=np.float32)
+        case "multilabel":
+            return each
 
 
 def _array(values: list[float] | list[list[float]]) -> Floats:

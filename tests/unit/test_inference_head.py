@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_agent.errors import ModelContractError
 from edge_agent.inference import head as format_of_heads
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
-from edge_agent.inference.head import LinearHead, LogisticRegressionHead, PlattCalibration, read_head
+from edge_agent.inference.head import LinearHead, LogisticRegressionHead, PlattCalibration, encode_heads, read_heads
 from edge_agent.inference.scoring import FOREST_CLIP, make_scorer
 from model_build import estimators
 
@@ -30,7 +30,7 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 def device_logits(head: format_of_heads.Head, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """As the device gives them: written to head.json and read again."""
-    return make_scorer(read_head(msgspec.json.encode(head), embeddings.shape[1])).logits(embeddings)
+    return make_scorer(read_heads(encode_heads([head]), embeddings.shape[1])[0]).logits(embeddings)
 
 
 def draw(seed: int, size: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
@@ -153,7 +153,7 @@ def test_every_kind_scores_any_shape_and_gives_probabilities(kind: str) -> None:
     train, truth, unseen = draw(1, 6, 60)
     head = estimators.FITTERS[kind](train, truth, "SICK", 1.0)
     assert json.loads(msgspec.json.encode(head))["kind"] == kind
-    assert type(read_head(msgspec.json.encode(head), 6)) is type(head)
+    assert read_heads(encode_heads([head]), 6) == [head]
     scorer = make_scorer(head)
     logits = scorer.logits(unseen)
     assert logits.dtype == np.float32
@@ -168,12 +168,13 @@ def test_every_kind_scores_any_shape_and_gives_probabilities(kind: str) -> None:
 def test_the_head_that_ships_is_read_as_it_always_was() -> None:
     bundle = load_bundle(default_bundle_path())
     fields = json.loads((default_bundle_path() / "head.json").read_bytes())
-    assert isinstance(bundle.head, LinearHead)
-    assert bundle.head.kind == fields["kind"] == "logistic_regression"
-    assert json.loads(msgspec.json.encode(bundle.head)) == fields
+    (head,) = bundle.heads
+    assert isinstance(head, LinearHead)
+    assert head.kind == fields["kind"]
+    assert json.loads(encode_heads(bundle.heads)) == fields
     embedding = np.random.default_rng(0).normal(size=len(fields["coefficients"])).astype(np.float32)
     expected = embedding @ np.array(fields["coefficients"], np.float32) + np.float32(fields["intercept"])
-    assert make_scorer(bundle.head).logits(embedding) == expected
+    assert make_scorer(head).logits(embedding) == expected
 
 
 def test_calibration_stretches_the_log_odds() -> None:
@@ -203,19 +204,19 @@ def test_extreme_logits_stay_probabilities() -> None:
 )
 def test_refuses_what_it_can_not_run(content: bytes, message: str) -> None:
     with pytest.raises(ModelContractError, match=message):
-        read_head(content, 2)
+        read_heads(content, 2)
 
 
 STUMP = {"roots": [0], "feature": [1, -1, -1], "threshold": [0.5, 0, 0], "left": [1, -1, -1], "right": [2, -1, -1], "value": [0, 0.2, 0.8]}
 
 
 def a_forest(**changes: object) -> bytes:
-    calibration = {"slope": 1.0, "intercept": 0.0}
+    calibration = {"method": "platt", "slope": 1.0, "intercept": 0.0}
     return json.dumps({"kind": "random_forest", "positive": "SICK", "calibration": calibration, "trees": STUMP | changes}).encode()
 
 
 def test_a_stump_by_hand() -> None:
-    scorer = make_scorer(read_head(a_forest(), 2))
+    scorer = make_scorer(read_heads(a_forest(), 2)[0])
     probabilities = sigmoid(scorer.logits(np.array([[9.0, 0.5], [9.0, 0.6]], np.float32)))
     np.testing.assert_allclose(probabilities, [0.2, 0.8], rtol=1e-6)
 
@@ -243,7 +244,7 @@ def test_a_stump_by_hand() -> None:
 )
 def test_refuses_a_tree_that_loops_or_leaves_its_bounds(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ModelContractError, match=message):
-        read_head(a_forest(**changes), 2)
+        read_heads(a_forest(**changes), 2)
 
 
 def test_refuses_a_tree_of_too_many_levels() -> None:
@@ -258,10 +259,10 @@ def test_refuses_a_tree_of_too_many_levels() -> None:
             "value": [0.5] * (2 * branches + 1),
         }
         if fits:
-            read_head(a_forest(**trees), 2)
+            read_heads(a_forest(**trees), 2)
         else:
             with pytest.raises(ModelContractError, match="levels"):
-                read_head(a_forest(**trees), 2)
+                read_heads(a_forest(**trees), 2)
 
 
 @pytest.mark.parametrize(
@@ -283,4 +284,4 @@ def test_refuses_numbers_that_do_not_fit(kind: str, changes: dict[str, object], 
     train, truth, _ = draw(1, 2, 30)
     fields = json.loads(msgspec.json.encode(estimators.FITTERS[kind](train, truth, "SICK", 1.0)))
     with pytest.raises(ModelContractError, match=message):
-        read_head(json.dumps(fields | changes).encode(), 2)
+        read_heads(json.dumps(fields | changes).encode(), 2)
