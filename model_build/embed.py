@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import novelty_features
-from model_build.data.images import Pixels
+from model_build.data.pixels import Pixels
 
 
 @dataclass(frozen=True)

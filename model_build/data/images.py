@@ -7,22 +7,28 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, InputFault
-from edge_agent.imaging.decode import decode_image
-from edge_agent.imaging.preprocess import InputContract, prepare_input
+from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Task
 from model_build.config import SourceConfig
 from model_build.data.classes import choose_classes, strata_of, targets_of
 from model_build.data.example import Example, Split
 from model_build.data.layouts.reading import list_source
+from model_build.data.pixel_store import DiskStore, MemoryStore
+from model_build.data.pixels import Pixels
+from model_build.data.prepare import Prepared, prepare_file
+from model_build.data.read_ahead import in_order
 
 SAME_BYTES = "the same bytes as another image"
 NO_CLASS = "none of its labels is a class of this build"
+IN_MEMORY_BYTES = 256 * 1024**2
+
+Candidate = tuple[Example, tuple[int, ...]]
+"""An image that the build wants, and its classes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,33 +73,22 @@ class LeftOut:
     reason: str
 
 
-class Pixels(Protocol):
-    """Prepared images, uint8, shape (images, rows, columns, 1): an array, or a store on disk that reads only what is asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(images, rows, columns, 1)."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def __getitem__(self, index: int | slice | NDArray[np.int64] | NDArray[np.bool_], /) -> NDArray[np.uint8]:
-        """One image, uint8, shape (rows, columns, 1), or those that a slice, indices or flags choose, shape (chosen, rows, columns, 1)."""
-
-
 @dataclass(frozen=True)
 class ImageSet:
     """Decoded images with their labels.
 
     ``pixels`` is uint8, shape (images, rows, columns, 1), prepared by :func:`edge_agent.imaging.preprocess.prepare_input`; ``targets`` is
     bool, shape (images, labels), in the order of the config's labels: one True in every row, for task multilabel any number; ``strata`` is
-    int64, shape (images,), what splits and draws spread evenly (:func:`~model_build.data.classes.strata_of`); ``files`` is in the same
-    order. ``fingerprint`` is the SHA-256 over every kept file's digest and labels.
+    int64, shape (images,), what splits and draws spread evenly (:func:`~model_build.data.classes.strata_of`). ``thumbnails``, uint8,
+    shape (images, 32, 32), and ``properties``, float64, shape (images, 4), are those of :class:`~model_build.data.prepare.Prepared`;
+    ``files`` is in the same order. ``fingerprint`` is the SHA-256 over every kept file's digest and labels.
     """
 
     pixels: Pixels
     targets: NDArray[np.bool_]
     strata: NDArray[np.int64]
+    thumbnails: NDArray[np.uint8]
+    properties: NDArray[np.float64]
     files: list[LabelledFile]
     left_out: list[LeftOut]
     fingerprint: str
@@ -110,6 +105,8 @@ def read_images(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     task: Task,
+    cache: Path | None = None,
+    in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> ImageSet:
     """List a data set in its layout and decode the images of the build's classes.
 
@@ -125,6 +122,11 @@ def read_images(
         Called with the number of files read and their total.
     task : str
         How many classes an image has.
+    cache : Path, optional
+        A folder for the prepared pixels where they take more than ``in_memory_bytes``; the next build that names it decodes only files
+        whose bytes it has not seen. Without it they are held in memory, however many.
+    in_memory_bytes : int
+        0 writes the cache for a small set too.
 
     Returns
     -------
@@ -136,46 +138,84 @@ def read_images(
     ------
     ConfigError
         If the layout's reader finds a fault, a class has no readable image or one patient only, or the same bytes stand under two labels.
+    DiskFullError, StorageError
+        If the cache can not be written.
+
+    Notes
+    -----
+    Files are read and decoded on all cores, a few ahead of the one that is taken in.
     """
     candidates, left_out = _candidates(root, list_source(root, source), source, task)
+    store: MemoryStore | DiskStore
+    if cache is None or len(candidates) * contract.rows * contract.columns <= in_memory_bytes:
+        store = MemoryStore(len(candidates), contract)
+    else:
+        store = DiskStore(cache, contract)
+    with store:
+        kept, places = _take_in(root, candidates, contract, store, left_out, on_progress)
+    _check_classes(root, kept, source)
+    targets = targets_of([entry.labels for entry in kept], len(source.labels))
+    return ImageSet(
+        pixels=store.pixels(places),
+        targets=targets,
+        strata=strata_of(targets),
+        thumbnails=store.thumbnails(places),
+        properties=store.properties(places),
+        files=kept,
+        left_out=left_out,
+        fingerprint=hashlib.sha256("".join(f"{e.sha256} {','.join(map(str, e.labels))}\n" for e in kept).encode()).hexdigest(),
+    )
+
+
+def _take_in(
+    root: Path,
+    candidates: Sequence[Candidate],
+    contract: InputContract,
+    store: MemoryStore | DiskStore,
+    left_out: list[LeftOut],
+    on_progress: Callable[[int, int], None],
+) -> tuple[list[LabelledFile], list[int]]:
+    """Put every distinct readable image into the store; returns the files kept and their places there, and adds to ``left_out``."""
     kept: list[LabelledFile] = []
-    pixels = np.empty((len(candidates), contract.rows, contract.columns, 1), np.uint8)
+    places: list[int] = []
     first_by_digest: dict[str, LabelledFile] = {}
-    for done, (example, classes) in enumerate(candidates, start=1):
+
+    def read(candidate: Candidate) -> tuple[str, Prepared | int | str]:
+        """The digest, and the image, or its place where the store has it, or why there is none."""
         try:
-            content = (root / example.path).read_bytes()
+            content = (root / candidate[0].path).read_bytes()
         except OSError as fault:
-            left_out.append(LeftOut(example.path, f"The file can not be read from the disk: {fault.strerror}."))
+            return "", f"The file can not be read from the disk: {fault.strerror}."
+        sha256 = hashlib.sha256(content).hexdigest()
+        place = store.place_of(sha256)
+        try:
+            return sha256, prepare_file(content, contract) if place is None else place
+        except InputFault as fault:
+            return sha256, fault.message
+
+    for done, ((example, classes), (sha256, outcome)) in enumerate(in_order(read, candidates), start=1):
+        on_progress(done, len(candidates))
+        if isinstance(outcome, str):
+            left_out.append(LeftOut(example.path, outcome))
             continue
-        entry = labelled(example, classes, hashlib.sha256(content).hexdigest())
-        first = first_by_digest.get(entry.sha256)
-        if first is not None and first.labels != classes:
+        entry = labelled(example, classes, sha256)
+        first = first_by_digest.setdefault(sha256, entry)
+        if first.labels != classes:
             raise ConfigError(
                 f"{entry.origin}: {entry.path} is the same image as {first.path} ({first.origin}), but under other labels;"
                 " remove the wrong one"
             )
-        if first is not None:
+        if first is not entry:
             left_out.append(LeftOut(entry.path, SAME_BYTES))
             continue
-        try:
-            frame = decode_image(content, rows=contract.rows, columns=contract.columns)
-        except InputFault as fault:
-            left_out.append(LeftOut(entry.path, fault.message))
-            continue
-        pixels[len(kept)] = prepare_input(frame.pixels, contract)
-        first_by_digest[entry.sha256] = entry
         kept.append(entry)
-        on_progress(done, len(candidates))
-    _check_classes(root, kept, source)
-    targets = targets_of([entry.labels for entry in kept], len(source.labels))
-    fingerprint = hashlib.sha256("".join(f"{entry.sha256} {','.join(map(str, entry.labels))}\n" for entry in kept).encode()).hexdigest()
-    return ImageSet(pixels[: len(kept)], targets, strata_of(targets), kept, left_out, fingerprint)
+        places.append(outcome if isinstance(outcome, int) else store.add(sha256, outcome))
+    return kept, places
 
 
-def _candidates(
-    root: Path, examples: Sequence[Example], source: SourceConfig, task: Task
-) -> tuple[list[tuple[Example, tuple[int, ...]]], list[LeftOut]]:
-    candidates, left_out = [], []
+def _candidates(root: Path, examples: Sequence[Example], source: SourceConfig, task: Task) -> tuple[list[Candidate], list[LeftOut]]:
+    candidates: list[Candidate] = []
+    left_out: list[LeftOut] = []
     for example in examples:
         classes = choose_classes(example, source, task)
         if classes is None:

@@ -12,7 +12,6 @@ from model_build.config import SourceConfig
 from model_build.data.classes import strata_of, targets_of
 from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.leakage import find_leakage
-from model_build.data.similarity import thumbnail
 
 
 def hold_out_patients(strata: NDArray[np.int64], patients: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -162,8 +161,7 @@ def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64
     ConfigError
         If there is leakage and ``source.allow_leakage`` does not allow it.
     """
-    thumbnails = np.stack([thumbnail(images.pixels[index][:, :, 0]) for index in range(len(images.pixels))])
-    leakage = find_leakage(sides.tolist(), [entry.patient for entry in images.files], thumbnails)
+    leakage = find_leakage(sides.tolist(), [entry.patient for entry in images.files], images.thumbnails)
     if leakage and not source.allow_leakage:
         raise ConfigError(
             f"{leakage}, so that the held-out figures would flatter. `model-build audit DATA --config CONFIG --names` names them: give them"
