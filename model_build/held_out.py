@@ -16,7 +16,8 @@ from edge_agent.inference.head import Head, LinearHead
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.scoring import make_scorer
 from model_build.curves import log_odds
-from model_build.data.images import LabelledFile, Pixels
+from model_build.data.images import LabelledFile
+from model_build.data.pixels import Pixels
 from model_build.evaluate import point_scored
 from model_build.measured import HeldOutOutputs, Judged
 from model_build.package import pack_arrays
