@@ -21,9 +21,9 @@ from model_build import figures
 from model_build.config import BuildConfig, load_build_config
 from model_build.curves import Booleans, average_precision, expected_calibration_error, log_odds, patient_band
 from model_build.data.images import ImageSet, read_images
-from model_build.evaluate import Estimate
+from model_build.evaluate import Estimate, Scored, point_scored
 from model_build.held_out import HeldOut, read_held_out
-from model_build.report import NOTICE, Report, split_name, who_was_trained_on
+from model_build.report import NOTICE, Report, shortcut_sentence, split_name, who_was_trained_on
 
 _COVERAGES = (0.95, 0.9, 0.8, 0.7)
 
@@ -102,41 +102,45 @@ def _png_uri(pixels: NDArray[np.uint8]) -> str:
     return data_uri(stream.getvalue(), "image/png")
 
 
-def _mistakes(kept: HeldOut, images: ImageSet, positive: str) -> list[Mistake]:
+def _mistakes(kept: HeldOut, images: ImageSet, scored: list[Scored], names: list[str]) -> list[Mistake]:
     found = []
-    for place, position in enumerate(kept.worst):
-        film, probability = images.pixels[kept.indices[position], :, :, 0], float(kept.probabilities[position])
-        kind = f"missed {positive}" if kept.positive[position] else f"false alarm: no {positive}"
+    for place, (position, point) in enumerate(zip(kept.worst.tolist(), kept.worst_points.tolist(), strict=True)):
+        film = images.pixels[int(kept.indices[position])][:, :, 0]
+        probability, positive = float(scored[point].probabilities[position]), bool(scored[point].positive[position])
+        kind = f"missed {names[point]}" if positive else f"false alarm: no {names[point]}"
         heatmap = _png_uri(draw_heatmap(film, kept.evidence[place], probability)) if len(kept.evidence) else None
         found.append(Mistake(kind, probability, _png_uri(film), heatmap))
     return found
 
 
 def _figure_uris(kept: HeldOut, report: Report, config: BuildConfig, counts: NDArray[np.int64], labels: list[str]) -> dict[str, str]:
-    measured, rule, seed = report.measured, report.measured.decision, config.seed
-    scores, positive, patients = kept.probabilities, kept.positive, kept.patients
-    error = expected_calibration_error(kept.cross_fitted, positive)
+    measured, entry, seed = report.measured, report.measured.points[0], config.seed
+    point = entry.point
+    scored = point_scored([point], config.source.labels, kept.probabilities, kept.targets, kept.patients)[0]
+    crossed = point_scored([point], config.source.labels, kept.cross_fitted, kept.targets, kept.patients)[0].probabilities
+    scores, positive, patients = scored.probabilities, scored.positive, kept.patients
+    error = expected_calibration_error(crossed, positive)
     drawn = {
-        "roc": figures.draw_roc(scores, positive, patients, rule.threshold, measured.int8_auc, seed),
+        "roc": figures.draw_roc(scores, positive, patients, point.threshold, entry.int8_auc, seed),
         "precision_recall": figures.draw_precision_recall(
-            scores, positive, patients, rule.threshold, average_precision(scores, positive), seed
+            scores, positive, patients, point.threshold, average_precision(scores, positive), seed
         ),
         "confusion": figures.draw_confusion(counts, labels),
-        "reliability": figures.draw_reliability(kept.cross_fitted, positive, error),
-        "risk_coverage": figures.draw_risk_coverage(scores, positive, patients, rule.threshold, measured.review_share_held_out, seed),
-        "scores": figures.draw_scores(scores, positive, (labels[0], labels[1]), rule.threshold, (rule.review_low, rule.review_high)),
+        "reliability": figures.draw_reliability(crossed, positive, error),
+        "risk_coverage": figures.draw_risk_coverage(scores, positive, patients, point.threshold, measured.review_share_held_out, seed),
+        "scores": figures.draw_scores(scores, positive, (labels[0], labels[1]), point.threshold, (point.review_low, point.review_high)),
     }
     if measured.epoch_losses:
         drawn["losses"] = figures.draw_losses(measured.epoch_losses)
     return {name: data_uri(content, "image/svg+xml") for name, content in drawn.items()}
 
 
-def _calibration_error(kept: HeldOut, seed: int) -> Estimate:
+def _calibration_error(crossed: NDArray[np.float32], positive: Booleans, patients: NDArray[np.int64], seed: int) -> Estimate:
     def error(chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.array([expected_calibration_error(kept.cross_fitted[chosen], kept.positive[chosen])])
+        return np.array([expected_calibration_error(crossed[chosen], positive[chosen])])
 
-    low, high = patient_band(kept.patients, error, seed)
-    return Estimate(float(error(np.arange(len(kept.positive)))[0]), float(low[0]), float(high[0]))
+    low, high = patient_band(patients, error, seed)
+    return Estimate(float(error(np.arange(len(positive)))[0]), float(low[0]), float(high[0]))
 
 
 def render_html(report: Report, config: BuildConfig, kept: HeldOut, images: ImageSet | None) -> str:
@@ -156,10 +160,15 @@ def render_html(report: Report, config: BuildConfig, kept: HeldOut, images: Imag
     str
         One HTML document. No file name and no patient stands in it.
     """
-    rule, matrix = report.measured.decision, report.measured.confusion
-    positive = config.source.positive[0]
-    labels = [next(label for label in config.source.labels if label != positive), positive]
+    points, source = report.measured.points, config.source
+    matrix, positive = points[0].confusion, points[0].name
+    others = [label for label in source.labels if label not in points[0].point.labels]
+    labels = [others[0] if config.task == "binary" else "the rest", positive]
     counts = np.array([[matrix.true_negative, matrix.false_positive], [matrix.false_negative, matrix.true_positive]])
+    chosen = [entry.point for entry in points]
+    scored = point_scored(chosen, source.labels, kept.probabilities, kept.targets, kept.patients)
+    crossed = point_scored(chosen, source.labels, kept.cross_fitted, kept.targets, kept.patients)[0]
+    band = (chosen[0].review_low, chosen[0].review_high)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -171,17 +180,19 @@ def render_html(report: Report, config: BuildConfig, kept: HeldOut, images: Imag
         "notice": NOTICE,
         "report": report,
         "measured": report.measured,
+        "point": points[0],
+        "shortcut": shortcut_sentence(report),
         "config": config,
         "positive": positive,
         "labels": labels,
         "split": split_name(report.measured),
         "who": who_was_trained_on(report),
         "figures": _figure_uris(kept, report, config, counts, labels),
-        "calibration_error": _calibration_error(kept, config.seed),
+        "calibration_error": _calibration_error(crossed.probabilities, crossed.positive, kept.patients, config.seed),
         "classes": class_rows(counts, labels),
-        "coverages": coverage_rows(kept.probabilities, kept.positive, rule.threshold, (rule.review_low, rule.review_high)),
+        "coverages": coverage_rows(scored[0].probabilities, scored[0].positive, chosen[0].threshold, band),
         "mistake_count": matrix.false_negative + matrix.false_positive,
-        "mistakes": None if images is None else _mistakes(kept, images, positive),
+        "mistakes": None if images is None else _mistakes(kept, images, scored, [entry.name for entry in points]),
     }
     return environment.get_template("report.html.j2").render(fields)
 
@@ -245,4 +256,5 @@ def rewrite_html_report(folder: Path, data: Path | None) -> Path:
         If config.toml or report.json is missing; and as :func:`write_html_report`.
     """
     report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
-    return write_html_report(folder, report, config, None if data is None else read_images(data, config.source, config.input))
+    images = None if data is None else read_images(data, config.source, config.input, task=config.task)
+    return write_html_report(folder, report, config, images)
