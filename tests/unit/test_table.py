@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.records import Reason, Record
+from edge_agent.records import NO_FINDING, Reason, Record
 from edge_agent.surfaces.table import print_records
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -36,6 +36,43 @@ def test_a_row_says_what_was_decided_and_why(monkeypatch: pytest.MonkeyPatch) ->
     assert lines[3].split() == ["PNEUMONIA", "0.75"]
     assert lines[4].split() == ["b.jpg", "rejected", "The", "file", "ends", "too", "early."]
     assert max(map(len, lines)) <= 120
+
+
+def test_several_labels_get_a_column_and_their_scores_come_highest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    scores = {"Edema": 0.1, "Mass": 0.9, "Effusion": 0.3, "Fibrosis": 0.02, "Nodule": 0.5, "Hernia": 0.04}
+    lines = printed(
+        # Hernia is rare, so that 0.04 is a finding: it is shown although five others are more probable.
+        record(decision="positive", label="Hernia", findings=["Mass", "Hernia"], scores=scores, novelty=0.5),
+        record(path="b.png", decision="negative", label=NO_FINDING, scores=scores, novelty=0.5),
+        record(path="c.png", status="rejected", reason=Reason("empty", "The file is empty.")),
+    )
+    assert [line.split() for line in lines] == [
+        ["image", "decision", "label", "scores", "novelty", "why"],
+        [lines[1]],
+        ["a.png", "positive", "Mass", "Mass", "0.90", "0.5"],
+        ["Hernia", "Nodule", "0.50"],
+        ["Effusion", "0.30"],
+        ["Edema", "0.10"],
+        ["Hernia", "0.04"],
+        ["1", "more,", "up", "to", "0.02"],
+        ["b.png", "negative", "No", "Finding", "Mass", "0.90", "0.5"],
+        ["Nodule", "0.50"],
+        ["Effusion", "0.30"],
+        ["Edema", "0.10"],
+        ["2", "more,", "up", "to", "0.04"],
+        ["c.png", "rejected", "The", "file", "is", "empty."],
+    ]
+
+
+def test_a_class_is_said_beside_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = printed(record(decision="positive", label="viral", scores={"normal": 0.4, "bacterial": 0.15, "viral": 0.45}, novelty=0.5))
+    assert [line.split() for line in lines[2:]] == [
+        ["a.png", "positive", "viral", "viral", "0.45", "0.5"],
+        ["normal", "0.40"],
+        ["bacterial", "0.15"],
+    ]
 
 
 def test_no_file_name_can_break_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
