@@ -21,6 +21,7 @@ from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
 from model_build.config import BuildConfig
+from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
 from model_build.data.phantom import draw_phantom
 from model_build.data.shortcuts import Shortcut
@@ -89,6 +90,8 @@ class Build:
             self.progress.advance(done, f"{done} of {total} files")
 
         self.images = read_images(self.data, config.source, config.input, on_file, task=config.task)
+        if config.source.group_near_copies:
+            self.images = group_near_copies(self.images)
         self.patients = [entry.patient for entry in self.images.files]
         everybody = np.ones(len(self.patients), np.bool_)
         self.official_split = False

@@ -53,7 +53,8 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     ``official_split``: where the data set has a split of its own, its test images are the held-out ones; otherwise, and where this is
     false, the share ``held_out_fraction`` of the patients is drawn. ``folds`` instead, from 2 on, holds out every patient once, in so many
-    parts (k-fold cross-validation). ``allow_leakage`` trains although a patient or nearly the same image stands on both sides.
+    parts (k-fold cross-validation). ``allow_leakage`` trains although a patient or nearly the same image stands on both sides;
+    ``group_near_copies`` holds nearly identical images together as one patient, where the data set can not tell patients apart.
     """
 
     layout: LayoutName = "folders"
@@ -66,6 +67,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     negative: list[str] = []
     official_split: bool = True
     allow_leakage: bool = False
+    group_near_copies: bool = False
     held_out_fraction: Fraction = 0.2
     folds: Annotated[int, Meta(ge=0)] = 0
     title: str
@@ -120,6 +122,18 @@ class AugmentationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     noise: Annotated[float, Meta(ge=0, lt=1)] = 0.03
 
 
+class DistillationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Learning from a teacher, a finished run of a larger network on the same training patients, beside the labels.
+
+    The loss of the labels has weight 1. ``logit_weight`` is that of the teacher's probabilities, softened by ``temperature``;
+    ``feature_weight`` that of its feature map.
+    """
+
+    temperature: Rate = 2.0
+    logit_weight: Annotated[float, Meta(ge=0)] = 1.0
+    feature_weight: Annotated[float, Meta(ge=0)] = 1.0
+
+
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Fine-tuning of the CNN.
 
@@ -150,6 +164,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     finish_epochs: Annotated[int, Meta(ge=0)] = 2
     finish_learning_rate: Rate = 1e-4
     augmentation: AugmentationConfig = AugmentationConfig()
+    distillation: DistillationConfig | None = None
 
     def __post_init__(self) -> None:
         if self.weight_decay is not None and self.optimizer != "adamw":
