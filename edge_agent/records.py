@@ -19,6 +19,11 @@ NO_FINDING = "No Finding"
 """``label`` of a multilabel record without a finding."""
 
 
+def probability_text(probability: float) -> str:
+    """Write one of several probabilities for people: two decimals, three below 0.1, because rare findings have low limits."""
+    return f"{probability:.2f}" if probability >= 0.1 else f"{probability:.3f}"
+
+
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a record is not a plain result: a rejection, a review, a duplicate.
 

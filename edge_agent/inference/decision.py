@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_agent.imaging.quality import QUALITY_MESSAGES
 from edge_agent.inference.bundle import Manifest, OperatingPoint
-from edge_agent.records import NO_FINDING, Decision, Reason
+from edge_agent.records import NO_FINDING, Decision, Reason, probability_text
 
 SCORE_DIGITS = 6
 """Decimals of a probability in a record. Scores are rounded before they are compared, so that a record and its decision always agree."""
@@ -126,8 +126,11 @@ def _doubts_of_findings(answers: list[_Answer]) -> list[Reason]:
     uncertain = [answer for answer in answers if answer.is_uncertain]
     if not uncertain:
         return []
-    named = ", ".join(f"{answer.point.labels[0]} ({answer.score:.2f}, limit {answer.point.threshold:.2f})" for answer in uncertain)
-    return [Reason("uncertain", f"too close to tell: {named}")]
+    named = [
+        f"{answer.point.labels[0]} ({probability_text(answer.score)}, limit {probability_text(answer.point.threshold)})"
+        for answer in uncertain
+    ]
+    return [Reason("uncertain", f"too close to tell: {', '.join(named)}")]
 
 
 def _doubts_of_classes(manifest: Manifest, answer: _Answer, ranked: list[str], scores: Mapping[str, float]) -> list[Reason]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING
 
-from edge_agent.records import NO_FINDING
+from edge_agent.records import NO_FINDING, probability_text
 
 if TYPE_CHECKING:
     from edge_agent.records import Record
@@ -63,12 +63,13 @@ def print_records(records: Iterable[Record], stream: IO[str]) -> None:
 
 def _score_lines(record: Record, *, highest_first: bool) -> list[str]:
     ranked = list(record.scores.items())
-    if highest_first:
-        ranked.sort(key=lambda item: -item[1])
+    if not highest_first:
+        return [f"{label} {probability:.2f}" for label, probability in ranked]
+    ranked.sort(key=lambda item: -item[1])
     told = [item for place, item in enumerate(ranked) if place < _SCORES_SHOWN or item[0] in record.findings]
-    lines = [f"{label} {probability:.2f}" for label, probability in told]
+    lines = [f"{label} {probability_text(probability)}" for label, probability in told]
     if rest := [probability for label, probability in ranked if (label, probability) not in told]:
-        lines.append(f"{len(rest)} more, up to {max(rest):.2f}")
+        lines.append(f"{len(rest)} more, up to {probability_text(max(rest))}")
     return lines
 
 

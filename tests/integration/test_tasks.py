@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -11,16 +12,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from support.bundles import LABELS, change_manifest, golden_films, make_bundle
+from support.bundles import LABELS, change_manifest, drawn_heads, golden_films, make_bundle
 
 from edge_agent.cli import main
 from edge_agent.imaging.decode import decode_image
-from edge_agent.inference.bundle import Bundle, default_bundle_path, load_bundle
+from edge_agent.inference.bundle import Bundle, DecisionRule, OperatingPoint, default_bundle_path, load_bundle
 from edge_agent.inference.classifier import Classifier
 from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.inference.scoring import make_scorer
-from edge_agent.records import NO_FINDING, Record, Task
+from edge_agent.records import NO_FINDING, Frame, Record, Task, Verdict, probability_text
 from model_build.data.phantom import save_phantom
 
 TASKS: list[Task] = ["multiclass", "multilabel"]
@@ -47,11 +50,10 @@ def decode(lines: bytes) -> list[Record]:
     return [msgspec.json.decode(line, type=Record) for line in lines.splitlines()]
 
 
-def check_against_manifest(record: Record, bundle: Bundle) -> None:
+def check_against_manifest(record: Record | Verdict, bundle: Bundle) -> None:
     """Decide again, from the record and the manifest alone."""
     manifest = bundle.manifest
     assert list(record.scores) == manifest.labels
-    assert record.model == bundle.identity
     sums = [round(sum(record.scores[label] for label in point.labels), 6) for point in manifest.decision.points]
     reached = [score >= point.threshold for score, point in zip(sums, manifest.decision.points, strict=True)]
     near = [point.review_low <= score <= point.review_high for score, point in zip(sums, manifest.decision.points, strict=True)]
@@ -83,6 +85,7 @@ def test_one_result_everywhere(bundle: Bundle, films: Path, tmp_path: Path, capf
     assert [record.path for record in records if record.status == "rejected"] == ["notes.png"]
     for record in done.values():
         check_against_manifest(record, bundle)
+        assert record.model == bundle.identity
     # Not all alike: a model that says the same of everything would pass what follows.
     assert len({record.label for record in done.values()}) > 1
     assert any(record.findings for record in done.values()) == (bundle.manifest.task == "multilabel")
@@ -122,6 +125,28 @@ def test_one_result_everywhere(bundle: Bundle, films: Path, tmp_path: Path, capf
         )
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["binary", *TASKS]), st.integers(3, 9), st.integers(0, 2**32 - 1))
+def test_records_of_random_bundles_agree_with_their_scores(task: Task, count: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    shipped = load_bundle(default_bundle_path())
+    labels = [f"label {number}" for number in range(2 if task == "binary" else count)]
+    positive = {"binary": labels[seed % 2 :][:1], "multiclass": labels[: 1 + seed % (len(labels) - 1)], "multilabel": labels}[task]
+    heads = drawn_heads(positive if task == "binary" else labels, shipped.golden_embeddings, seed)
+    points = [
+        OperatingPoint(labels=asked, threshold=threshold, target="", review_low=low, review_high=high)
+        for asked in ([[label] for label in labels] if task == "multilabel" else [positive])
+        for low, threshold, high in [np.sort(random.beta(2, 2) + random.normal(scale=0.02, size=3)).clip(0, 1).tolist()]
+    ]
+    margin = 0.05 if task == "multiclass" else 0.0
+    rule = DecisionRule(points=points, label_margin=margin, novelty_limit=1e6, novelty_quantile=0.98)
+    manifest = msgspec.structs.replace(shipped.manifest, task=task, labels=labels, positive=positive, decision=rule)
+    bundle = dataclasses.replace(shipped, manifest=manifest, heads=heads)
+    classifier = Classifier(bundle)
+    for grey in bundle.golden_inputs:
+        check_against_manifest(classifier.classify(Frame(grey[:, :, 0], *grey.shape[:2], "PNG")), bundle)
+
+
 def test_the_table_says_label_or_findings(
     bundle: Bundle, films: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,10 +158,10 @@ def test_the_table_says_label_or_findings(
     assert shown.split()[:4] == ["image", "decision", "label", "scores"]
     for record in records:
         for label in record.findings:
-            assert f"{label} {record.scores[label]:.2f}" in shown
+            assert f"{label} {probability_text(record.scores[label])}" in shown
         if record.scores:
             most = max(record.scores, key=lambda label: record.scores[label])
-            assert f"{most} {record.scores[most]:.2f}" in shown
+            assert f"{most} {probability_text(record.scores[most])}" in shown
 
 
 def test_a_heatmap_shows_the_label_that_matters_and_says_which(

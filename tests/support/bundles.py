@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.inference.bundle import default_bundle_path
 from edge_agent.inference.head import (
     Calibration,
+    Head,
     IsotonicCalibration,
     LogisticRegressionHead,
     PlattCalibration,
@@ -60,6 +62,28 @@ def golden_films(bundle: Path, folder: Path) -> None:
             Image.fromarray(grey[:, :, 0]).save(folder / f"golden-{number}.png")
 
 
+def drawn_heads(labels: list[str], embeddings: NDArray[np.float32], seed: int) -> list[Head]:
+    """Draw a linear head for each label, with all calibrations in turn.
+
+    Drawn films resemble each other: centred on their ``embeddings`` (shape (films, D)) and in units of their spread, each head finds some
+    of them above 0 and some below.
+    """
+    centre, spread = embeddings.mean(axis=0, dtype=np.float64), embeddings.std(axis=0, dtype=np.float64) + 0.05
+    random = np.random.default_rng(seed)
+    heads: list[Head] = []
+    for index, label in enumerate(labels):
+        coefficients = random.normal(scale=0.15, size=len(centre)) / spread
+        heads.append(
+            LogisticRegressionHead(
+                positive=label,
+                coefficients=coefficients.tolist(),
+                intercept=float(-coefficients @ centre),
+                calibration=CALIBRATIONS[index % len(CALIBRATIONS)],
+            )
+        )
+    return heads
+
+
 def make_bundle(directory: Path, task: Task, *, seed: int = 0) -> Path:
     """Write a bundle of one of the tasks with several labels; it calls nothing novel, so that its thresholds are seen at work.
 
@@ -78,18 +102,7 @@ def make_bundle(directory: Path, task: Task, *, seed: int = 0) -> Path:
     """
     shutil.copytree(default_bundle_path(), directory)
     with np.load(directory / "golden.npz") as arrays:
-        embeddings = arrays["embeddings"].astype(np.float64)
-    # Drawn films resemble each other: centred on them and in units of their spread, each head finds some of them above 0 and some below.
-    centre, spread = embeddings.mean(axis=0), embeddings.std(axis=0) + 0.05
-    random = np.random.default_rng(seed)
-    heads = []
-    for index, label in enumerate(LABELS[task]):
-        coefficients = random.normal(scale=0.15, size=len(centre)) / spread
-        calibration = CALIBRATIONS[index % len(CALIBRATIONS)]
-        intercept = float(-coefficients @ centre)
-        heads.append(
-            LogisticRegressionHead(positive=label, coefficients=coefficients.tolist(), intercept=intercept, calibration=calibration)
-        )
+        heads = drawn_heads(LABELS[task], arrays["embeddings"], seed)
     points = [a_point([label]) for label in LABELS[task]] if task == "multilabel" else [a_point(POSITIVE[task])]
 
     def change(manifest: dict[str, Any]) -> None:

@@ -177,7 +177,7 @@ def test_uncertain_findings_are_named_with_their_limits() -> None:
     assert (judgement.label, judgement.findings) == ("Effusion", ["Effusion"])
     assert reason_of(judgement) == (
         "uncertain",
-        "too close to tell: Effusion (0.52, limit 0.50), Hernia (0.02, limit 0.02); a trained person must read it",
+        "too close to tell: Effusion (0.52, limit 0.50), Hernia (0.020, limit 0.020); a trained person must read it",
     )
 
 

@@ -54,13 +54,13 @@ def test_several_labels_get_a_column_and_their_scores_come_highest_first(monkeyp
         ["Hernia", "Nodule", "0.50"],
         ["Effusion", "0.30"],
         ["Edema", "0.10"],
-        ["Hernia", "0.04"],
-        ["1", "more,", "up", "to", "0.02"],
+        ["Hernia", "0.040"],
+        ["1", "more,", "up", "to", "0.020"],
         ["b.png", "negative", "No", "Finding", "Mass", "0.90", "0.5"],
         ["Nodule", "0.50"],
         ["Effusion", "0.30"],
         ["Edema", "0.10"],
-        ["2", "more,", "up", "to", "0.04"],
+        ["2", "more,", "up", "to", "0.040"],
         ["c.png", "rejected", "The", "file", "is", "empty."],
     ]
 
