@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from edge_agent.records import Task
 from model_build.config import SourceConfig
 from model_build.data.classes import choose_classes
 from model_build.data.example import Example
+from model_build.data.grouping import join_patients
 from model_build.data.images import LabelledFile, labelled
 from model_build.data.leakage import patients_on_several_sides
 from model_build.data.pseudonyms import Pseudonyms
@@ -123,11 +126,14 @@ def audit_examples(
     chosen = [example for example in examples if source is None or example.path in classes]
     scan = scan_images(root, chosen, on_progress)
     labels = [_names(image.example, classes, source) for image in scan.images]
-    sides = _sides(scan, classes, source, seed)
+    pairs, correlations = near_identical_pairs(scan.thumbnails)
+    sides = _sides(scan, classes, source, seed, pairs.tolist())
     identical = _identical(scan, labels, sides, naming)
-    near = _near_identical(scan, labels, sides, naming)
-    first = {image.sha256: index for index, image in reversed(list(enumerate(scan.images)))}
-    distinct = sorted(first.values())
+    near = [
+        _group(scan, (first, second), round(correlation, 4), labels, sides, naming)
+        for (first, second), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True)
+        if scan.images[first].sha256 != scan.images[second].sha256
+    ]
     patients = [image.example.patient for image in scan.images]
     return Audit(
         images=len(scan.images),
@@ -142,7 +148,7 @@ def audit_examples(
         near_identical=near,
         label_conflicts=[group for group in (*identical, *near) if len(group.labels) > 1],
         patients_in_several_splits=[naming.patient(name) for name in patients_on_several_sides(sides, patients)],
-        shortcuts=measure_shortcuts([scan.images[i] for i in distinct], [labels[i] for i in distinct]),
+        shortcuts=_shortcuts(scan, labels),
     )
 
 
@@ -160,24 +166,33 @@ def _names(example: Example, classes: dict[Path, tuple[int, ...]], source: Sourc
     return names or (NO_LABEL,)
 
 
-def _sides(scan: Scan, classes: dict[Path, tuple[int, ...]], source: SourceConfig | None, seed: int) -> list[str]:
+def _sides(
+    scan: Scan, classes: dict[Path, tuple[int, ...]], source: SourceConfig | None, seed: int, near_pairs: Sequence[Sequence[int]]
+) -> list[str]:
     """The split in which each readable image stands."""
     own = [image.example.split or NO_SPLIT for image in scan.images]
     if source is None:
         return own
+    patients = [image.example.patient for image in scan.images]
+    if source.group_near_copies:
+        patients = join_patients(patients, near_pairs)
     # Training splits what is left once copies are gone; a copy then stands where its patient stands.
     kept: dict[str, LabelledFile] = {}
-    for image in scan.images:
-        kept.setdefault(image.sha256, labelled(image.example, classes[image.example.path], image.sha256))
+    for image, patient in zip(scan.images, patients, strict=True):
+        entry = labelled(image.example, classes[image.example.path], image.sha256)
+        kept.setdefault(image.sha256, replace(entry, patient=patient))
+    files = list(kept.values())
     if source.folds:
-        folds = cross_validation_folds(list(kept.values()), source, seed)
-        of_patient = {entry.patient: f"fold {fold + 1}" for entry, fold in zip(kept.values(), folds.tolist(), strict=True)}
-        return [of_patient[image.example.patient] for image in scan.images]
-    held_out, official = hold_out(list(kept.values()), source, seed)
-    if official:
-        return own
-    taken = {entry.patient for entry, out in zip(kept.values(), held_out.tolist(), strict=True) if out}
-    return ["held out" if image.example.patient in taken else "training" for image in scan.images]
+        sides = [f"fold {fold + 1}" for fold in cross_validation_folds(files, source, seed).tolist()]
+    else:
+        held_out, official = hold_out(files, source, seed)
+        if official:
+            return own
+        sides = ["held out" if taken else "training" for taken in held_out.tolist()]
+    of_patient = {entry.patient: side for entry, side in zip(files, sides, strict=True)}
+    # A patient all of whose images are copies of another's is on no side of its own.
+    of_digest = {entry.sha256: side for entry, side in zip(files, sides, strict=True)}
+    return [of_patient.get(patient, of_digest[image.sha256]) for image, patient in zip(scan.images, patients, strict=True)]
 
 
 def _counts(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str]) -> dict[str, dict[str, Cell]]:
@@ -189,6 +204,15 @@ def _counts(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str])
     for (side, label), patients in sorted(found.items()):
         counts.setdefault(side, {})[label] = Cell(len(patients), len(set(patients)))
     return counts
+
+
+def _shortcuts(scan: Scan, labels: Sequence[tuple[str, ...]]) -> list[Shortcut]:
+    first = {image.sha256: index for index, image in reversed(list(enumerate(scan.images)))}
+    distinct = [scan.images[index] for index in sorted(first.values())]
+    names = sorted({label for own in labels for label in own})
+    properties = np.array([[image.byte_count, image.rows, image.columns, image.mean] for image in distinct], np.float64).reshape(-1, 4)
+    targets = np.array([[name in labels[index] for name in names] for index in sorted(first.values())], np.bool_).reshape(-1, len(names))
+    return measure_shortcuts(properties, targets, names, [image.example.patient for image in distinct])
 
 
 def _group(
@@ -209,12 +233,3 @@ def _identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[st
     for index, image in enumerate(scan.images):
         members[image.sha256].append(index)
     return [_group(scan, indexes, 1.0, labels, sides, naming) for indexes in members.values() if len(indexes) > 1]
-
-
-def _near_identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming) -> list[Group]:
-    pairs, correlations = near_identical_pairs(scan.thumbnails)
-    return [
-        _group(scan, (first, second), round(correlation, 4), labels, sides, naming)
-        for (first, second), correlation in zip(pairs.tolist(), correlations.tolist(), strict=True)
-        if scan.images[first].sha256 != scan.images[second].sha256
-    ]

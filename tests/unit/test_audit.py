@@ -17,12 +17,10 @@ from model_build.audit import Audit, audit_examples
 from model_build.audit_text import alarms_of, render_audit
 from model_build.cli import cli
 from model_build.config import SourceConfig
-from model_build.data.example import Example
 from model_build.data.layouts.reading import list_examples
 from model_build.data.phantom import draw_phantom
 from model_build.data.pseudonyms import Pseudonyms
-from model_build.data.scan import Scanned
-from model_build.data.shortcuts import measure_shortcuts
+from model_build.data.shortcuts import Shortcut, measure_shortcuts
 from model_build.data.similarity import HASH_LIMIT_BITS, hamming_pairs, near_identical_pairs, thumbnail
 
 PATTERN = r"^(p\d+)"
@@ -138,30 +136,34 @@ def test_the_text_says_that_patients_are_unknown(root: Path) -> None:
 
 
 class TestShortcuts:
-    def images(self, mean_of_sick: float, patient_count: int = 60) -> tuple[list[Scanned], list[tuple[str, ...]]]:
+    def measured(self, mean_of_sick: float, patient_count: int = 60) -> list[Shortcut]:
         draw = np.random.default_rng(3)
-        images, labels = [], []
-        for number in range(patient_count):
-            sick = number % 2 == 1
-            example = Example(Path(f"{number}.png"), ("SICK" if sick else "NORMAL",), f"p{number}", "")
-            mean = float(draw.normal(mean_of_sick if sick else 100.0, 10.0))
-            images.append(Scanned(example, str(number), int(draw.integers(1000, 2000)), 64, 64, "PNG L", mean))
-            labels.append(example.labels)
-        return images, labels
+        sick = np.arange(patient_count) % 2 == 1
+        mean = draw.normal(np.where(sick, mean_of_sick, 100.0), 10.0)
+        properties = np.stack([draw.integers(1000, 2000, patient_count), *np.full((2, patient_count), 64), mean], axis=1)
+        return measure_shortcuts(properties, np.stack([~sick, sick], axis=1), ["NORMAL", "SICK"], [f"p{n}" for n in range(patient_count)])
 
     def test_a_class_that_brightness_tells_raises_the_alarm(self) -> None:
-        (found,) = measure_shortcuts(*self.images(mean_of_sick=150.0))
+        (found,) = self.measured(mean_of_sick=150.0)
         assert (found.label, found.alarm) == ("SICK", True)
         assert found.mean_intensity > 0.95
         assert found.image_size == 0.5
         assert 0.2 < found.file_size < 0.75
 
     def test_no_alarm_where_nothing_tells(self) -> None:
-        (found,) = measure_shortcuts(*self.images(mean_of_sick=100.0))
+        (found,) = self.measured(mean_of_sick=100.0)
         assert not found.alarm
 
     def test_few_patients_are_not_measured(self) -> None:
-        assert measure_shortcuts(*self.images(mean_of_sick=150.0, patient_count=30)) == []
+        assert self.measured(mean_of_sick=150.0, patient_count=30) == []
+
+    def test_findings_are_measured_at_once_and_each_by_itself(self) -> None:
+        draw = np.random.default_rng(5)
+        targets = draw.random((200, 3)) < [0.5, 0.3, 0.02]
+        properties = np.stack([1000 + 500 * targets[:, 1] + draw.integers(0, 300, 200), *np.full((2, 200), 64), draw.random(200)], axis=1)
+        found = measure_shortcuts(properties, targets, ["mass", "nodule", "hernia"], [f"p{n}" for n in range(200)])
+        assert [(shortcut.label, shortcut.alarm) for shortcut in found] == [("mass", False), ("nodule", True)]
+        assert found[1].file_size > 0.95
 
 
 class TestSimilarity:
