@@ -57,23 +57,23 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> list[Poin
     representative = images.pixels[np.random.default_rng(config.seed).choice(training, count, replace=False)]
     embeddings = embed_images(convert_to_int8(trunk, representative), images.pixels).embeddings
     contract = InputContract(rows=BASELINE_SIDE_PX, columns=BASELINE_SIDE_PX)
-    raw = (
-        np.stack(
-            [prepare_input(grey[:, :, 0], contract).ravel() for grey in map(images.pixels.__getitem__, range(len(images.pixels)))]
-        ).astype(np.float32)
-        / 255.0
-    )
+    # In bytes: as floats, the baseline of many images would take more memory than all else.
+    raw = np.empty((len(images.pixels), BASELINE_SIDE_PX**2), np.uint8)
+    for index in range(len(raw)):
+        raw[index] = prepare_input(images.pixels[index][:, :, 0], contract).ravel()
     positive = images.targets[:, config.source.labels.index(config.source.positive[0])]
     smallest_class = int(images.targets[~held_out].sum(axis=0).min())
 
-    def auc(features: NDArray[np.float32], drawn: NDArray[np.bool_]) -> float:
-        fitted = classical.fit_head(features[drawn], positive[drawn], config.source.positive[0], config.head)
-        return roc_auc(make_scorer(fitted).logits(features[held_out]), positive[held_out])
+    def auc(values: NDArray[np.float32] | NDArray[np.uint8], drawn: NDArray[np.bool_]) -> float:
+        white = 255.0 if values.dtype == np.uint8 else 1.0
+        known, unseen = ((values[chosen] / white).astype(np.float32) for chosen in (drawn, held_out))
+        fitted = classical.fit_head(known, positive[drawn], config.source.positive[0], config.head)
+        return roc_auc(make_scorer(fitted).logits(unseen), positive[held_out])
 
     points = []
     for per_class in (n for n in LABELS_PER_CLASS if n <= smallest_class):
         draws = [draw_labels(images.strata, ~held_out, per_class, config.seed + draw) for draw in range(DRAW_COUNT)]
-        ours, theirs = ([auc(features, drawn) for drawn in draws] for features in (embeddings, raw))
+        ours, theirs = ([auc(values, drawn) for drawn in draws] for values in (embeddings, raw))
         points.append(Point(per_class, float(np.mean(ours)), float(np.std(ours)), float(np.mean(theirs)), float(np.std(theirs))))
     return points
 

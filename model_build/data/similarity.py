@@ -22,7 +22,7 @@ CORRELATION_LIMIT = 0.99
 _LOW_FREQUENCIES = 8
 _BAND_BITS, _BAND_COUNT = 16, 4
 _CHUNK = 1 << 20
-_CONFIRM_CHUNK = 1 << 13
+_CHUNK_OF_THUMBNAILS = 1 << 13
 _FLAT_STANDARD_DEVIATION = 1.0
 _POPCOUNT = np.array([number.bit_count() for number in range(1 << _BAND_BITS)], np.uint8)
 
@@ -47,10 +47,14 @@ def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     angle = np.pi / THUMBNAIL_PX * np.outer(np.arange(_LOW_FREQUENCIES), np.arange(THUMBNAIL_PX) + 0.5)
     basis = np.cos(angle).astype(np.float32)
     basis[0] /= np.sqrt(2.0)
-    coefficients = (basis @ thumbnails.astype(np.float32) @ basis.T).reshape(len(thumbnails), -1)[:, 1:]
-    bits = np.zeros((len(thumbnails), _BAND_BITS * _BAND_COUNT), np.bool_)
-    bits[:, 1:] = coefficients > np.median(coefficients, axis=1, keepdims=True)
-    return np.packbits(bits, axis=1).view(np.uint64).reshape(-1)
+    hashes = np.empty(len(thumbnails), np.uint64)
+    for start in range(0, len(thumbnails), _CHUNK_OF_THUMBNAILS):
+        chunk = thumbnails[start : start + _CHUNK_OF_THUMBNAILS].astype(np.float32)
+        coefficients = (basis @ chunk @ basis.T).reshape(len(chunk), -1)[:, 1:]
+        bits = np.zeros((len(chunk), _BAND_BITS * _BAND_COUNT), np.bool_)
+        bits[:, 1:] = coefficients > np.median(coefficients, axis=1, keepdims=True)
+        hashes[start : start + len(chunk)] = np.packbits(bits, axis=1).view(np.uint64).reshape(-1)
+    return hashes
 
 
 def hamming_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -129,10 +133,10 @@ def near_identical_pairs(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.int6
     """
     candidates = hamming_pairs(perceptual_hashes(thumbnails))
     correlations = np.zeros(len(candidates), np.float32)
-    for start in range(0, len(candidates), _CONFIRM_CHUNK):
-        chunk = candidates[start : start + _CONFIRM_CHUNK]
+    for start in range(0, len(candidates), _CHUNK_OF_THUMBNAILS):
+        chunk = candidates[start : start + _CHUNK_OF_THUMBNAILS]
         first, second = _standardized(thumbnails[chunk[:, 0]]), _standardized(thumbnails[chunk[:, 1]])
-        correlations[start : start + _CONFIRM_CHUNK] = (first * second).mean(axis=1)
+        correlations[start : start + _CHUNK_OF_THUMBNAILS] = (first * second).mean(axis=1)
     near = correlations >= CORRELATION_LIMIT
     return candidates[near], correlations[near]
 
