@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import keras
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,8 @@ from model_build.report_html import write_html_report
 from model_build.train import Phase, Step, Trainer
 
 _GOLDEN_COUNT = 4
-_FLOAT_BATCH = 64
+# So many images are held as floats at once: a hundred megabytes at 160 x 160.
+_FLOAT_IMAGES = 1024
 FINISH = "finish"
 
 
@@ -74,6 +77,9 @@ class Fitted:
 
 class Build:
     """The state that the steps of one build share."""
+
+    trunk: Any
+    trainer: Trainer
 
     def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Progress) -> None:
         self.config, self.data, self.out, self.progress = config, data, out, progress
@@ -134,6 +140,11 @@ class Build:
     def _start_trunk(self) -> None:
         """A pretrained trunk and a fresh trainer."""
         config = self.config
+        # Keras keeps the graphs of every model made; over several folds they would fill the memory.
+        if hasattr(self, "trainer"):
+            del self.trainer, self.trunk
+        keras.backend.clear_session()
+        gc.collect()
         self.trunk = build_network(config.trunk, config.input.rows, config.input.columns)
         multilabel = config.task == "multilabel"
         self.trainer = Trainer(self.trunk, len(config.source.labels), config.train, config.seed, multilabel=multilabel)
@@ -180,9 +191,10 @@ class Build:
         return Fitted(model, embedded, heads, fit_reference(embedded, self.images.strata, trained_on, config.seed))
 
     def _float_embeddings(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        batches = [chosen[start : start + _FLOAT_BATCH] for start in range(0, len(chosen), _FLOAT_BATCH)]
-        inputs = (self.images.pixels[batch].astype(np.float32) / INPUT_DIVISOR for batch in batches)
-        return np.concatenate([np.asarray(self.trunk(values, training=False)[0]) for values in inputs])
+        # By `predict`: called directly, Keras compiles every convolution for every batch size, which takes longer than the training.
+        parts = np.array_split(chosen, -(-len(chosen) // _FLOAT_IMAGES))
+        inputs = (self.images.pixels[part].astype(np.float32) / INPUT_DIVISOR for part in parts)
+        return np.concatenate([np.asarray(self.trunk.predict(values, batch_size=64, verbose=0)[0]) for values in inputs])
 
     def _measure_fold(self, fold: Fold, done: Done) -> None:
         """Train and measure one model, and keep what it says of its held-out images; nothing where that is kept already."""
@@ -199,7 +211,7 @@ class Build:
         fitted = self._fit(fold.trained_on)
         (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
         (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
-        save_trunk(self.trunk, self.out / f"{fold.stem}-trunk.npz")
+        save_trunk(self.trainer.model, self.out / f"{fold.stem}-trunk.npz")
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
             "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),

@@ -96,7 +96,8 @@ def monitor_metrics(model: Any, images: ImageSet, chosen: NDArray[np.int64], *, 
         return {}
     some = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(MONITORED_IMAGES, len(chosen))).round().astype(np.int64))]
     targets = images.targets[some].astype(np.float64)
-    logits = np.asarray(model(images.pixels[some].astype(np.float32) / INPUT_DIVISOR, training=False), dtype=np.float64)
+    inputs = images.pixels[some].astype(np.float32) / INPUT_DIVISOR
+    logits = np.asarray(model.predict(inputs, batch_size=64, verbose=0), dtype=np.float64)
     if multilabel:
         loss = np.mean(np.logaddexp(0.0, logits) - targets * logits)
     else:
