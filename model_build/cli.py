@@ -8,10 +8,12 @@ from types import MappingProxyType
 import click
 
 from edge_agent.errors import ConfigError, EdgeAgentError
+from model_build.libraries import explain_missing
 
 COMMAND_MODULES = MappingProxyType(
     {
         "train": "model_build.commands.train",
+        "experiments": "model_build.commands.experiments",
         "evaluate": "model_build.commands.evaluate",
         "report": "model_build.commands.report",
         "label-efficiency": "model_build.commands.label_efficiency",
@@ -20,8 +22,6 @@ COMMAND_MODULES = MappingProxyType(
         "phantom": "model_build.commands.phantom",
     }
 )
-
-_BUILD_LIBRARIES = frozenset({"jinja2", "keras", "matplotlib", "sklearn", "tensorflow"})
 
 
 class LazyGroup(click.Group):
@@ -55,9 +55,9 @@ def main() -> int:
         return fault.exit_code
     except ModuleNotFoundError as fault:
         # The agent is installed without them; a missing module of any other name is a bug and keeps its traceback.
-        library = (fault.name or "").partition(".")[0]
-        if library not in _BUILD_LIBRARIES:
+        missing = explain_missing(fault)
+        if missing is None:
             raise
-        click.echo(f"error: {library} is not installed: get the build's libraries with  pip install -e '.[build]'", err=True)
+        click.echo(f"error: {missing}", err=True)
         return ConfigError.exit_code
     return 0

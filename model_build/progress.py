@@ -1,11 +1,25 @@
-"""A progress bar with the time left, on standard error."""
+"""What a build shows while it runs, on standard error: a bar with the time left, a line for each epoch, or nothing."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Shown(Protocol):
+    """What a build tells whoever watches it; the same as :class:`model_build.build.Progress`."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A new stage of ``total`` steps begins."""
+
+    def advance(self, done: int, note: str) -> None:
+        """``done`` steps of the stage are behind us."""
 
 
 class BarProgress:
@@ -51,3 +65,56 @@ class BarProgress:
         if not self._console.is_terminal and tenth > self._tenth:
             self._tenth = tenth
             self._console.print(f"{self._name}: {10 * tenth} %, {note}")
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Pass over it."""
+
+    def advance(self, done: int, note: str) -> None:
+        """Pass over it."""
+
+
+class EpochProgress:
+    """Shows one line for each stage, and one for each epoch as epochs.jsonl tells it.
+
+    Parameters
+    ----------
+    epochs : Path
+        Epochs that stand there already, from before a kill, are not shown again.
+    """
+
+    def __init__(self, epochs: Path) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._epochs = epochs
+        self._shown = self._lines()
+
+    def _lines(self) -> list[bytes]:
+        # The last piece is empty, or a line that is being written.
+        return self._epochs.read_bytes().split(b"\n")[:-1] if self._epochs.exists() else []
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage of ``total`` steps."""
+        self._show_epochs()
+        self._console.print(name)
+
+    def advance(self, done: int, note: str) -> None:
+        """Show the epochs that ended since the last call."""
+        self._show_epochs()
+
+    def _show_epochs(self) -> None:
+        lines = self._lines()
+        for line in lines[len(self._shown) :]:
+            entry = msgspec.json.decode(line)
+            figures = [f"{name} {value:.4g}" for name, value in entry.items() if isinstance(value, float)]
+            self._console.print(f"{entry['phase']}, epoch {entry['epoch']}: {', '.join(figures)}", soft_wrap=True)
+        self._shown = lines
+
+
+def make_progress(verbose: int, epochs: Path) -> AbstractContextManager[Shown]:
+    """What shows a build: nothing for ``verbose`` 0, a bar for 1, a line for each epoch of the file ``epochs`` for 2."""
+    if verbose == 1:
+        return BarProgress()
+    return nullcontext(NoProgress() if verbose == 0 else EpochProgress(epochs))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from model_build.commands.options import TRACK, WANDB, open_trackers
+
 if TYPE_CHECKING:
     from edge_agent.inference.bundle import Bundle
     from model_build.build import Build
@@ -22,7 +24,9 @@ INTERRUPTED = 130
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the data set, laid out as CONFIG says.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch in the run folder.")
-def command(config: Path, data: Path, out: Path | None, resume: bool) -> None:
+@TRACK
+@WANDB
+def command(config: Path, data: Path, out: Path | None, resume: bool, track: str | None, wandb: bool) -> None:
     """Train what CONFIG says and write OUT/bundle, OUT/report.html, OUT/report.md and OUT/report.json."""
     # TensorFlow writes its start-up lines past Python; only its errors are for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,16 +37,24 @@ def command(config: Path, data: Path, out: Path | None, resume: bool) -> None:
     if not data.is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     run_folder = out if out is not None else Path("runs") / build_config.name
+    # A store that can not be opened is said before hours of training.
+    trackers = open_trackers(track, wandb, run_folder)
     from model_build.build import Build, prepare_out
+    from model_build.package import environment
     from model_build.report import summary_lines
+    from model_build.run_folder import ENVIRONMENT, write_json
+    from model_build.tracking import track_run
 
     going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))
+    write_json(run_folder / ENVIRONMENT, environment())
     with BarProgress() as progress:
         built, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
     for line in summary_lines(built):
         click.echo(line)
     click.echo(f"bundle: {bundle.directory}  ({built.model_size_bytes:,} bytes of model)")
     click.echo(f"report: {run_folder / 'report.html'}  (shows images of DATA: it stays with them)")
+    for text in track_run(run_folder, build_config.name, trackers):
+        click.echo(text)
 
 
 def _run_or_tell_how_to_resume(build: Build, config: Path, data: Path, out: Path, resume: bool) -> tuple[Report, Bundle]:

@@ -1,0 +1,163 @@
+"""Many builds in one table: what differs between them, what each reached, and whether the data can tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.records import Task
+from model_build.run_folder import Figure, FinishedRun, MeasuredFigures, flatten, write_json, write_whole
+
+COLUMNS = (
+    "auc",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "balanced_accuracy",
+    "mean_auc",
+    "mean_recall",
+    "accuracy_most_probable",
+)
+"""The figures that a build computes; the last three where there are more than two classes or several findings."""
+
+DEFAULT_COLUMNS: dict[Task, tuple[str, ...]] = {
+    "binary": ("auc", "sensitivity", "specificity", "balanced_accuracy"),
+    "multiclass": ("accuracy", "mean_recall", "mean_auc"),
+    "multilabel": ("mean_auc",),
+}
+
+_SAME_IN_EFFECT = ("name", "version", "serial", "card.", "source.title", "source.licence", "source.attribution")
+_WIDEST_SETTING = 40
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One build. ``settings`` are those that are not the same in all finished builds; ``failure`` is None where it finished."""
+
+    name: str
+    folder: str
+    settings: dict[str, Any] = {}
+    figures: dict[str, Figure] = {}
+    model_size_bytes: int | None = None
+    build_minutes: float | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A build that takes part: its run where it finished, or why it did not."""
+
+    name: str
+    folder: Path
+    outcome: FinishedRun | str
+
+
+def find_figure(name: str, measured: MeasuredFigures) -> Figure | None:
+    """One figure of a build, with operating points chosen on other patients than those counted wherever there is such a figure.
+
+    With several operating points (findings) it is their mean, without an interval; None where the build has no such figure.
+    """
+    if name in measured.overall:
+        return measured.overall[name]
+    found = [figure for point in measured.points if (figure := point.metrics_cross_fitted.get(name) or point.metrics.get(name))]
+    if len(found) < 2:
+        return found[0] if found else None
+    values = [figure.value for figure in found if figure.value is not None]
+    return Figure(sum(values) / len(values) if values else None)
+
+
+def compare(entrants: Sequence[Entrant], columns: Sequence[str]) -> list[Row]:
+    """Make one row of each build, in the order given.
+
+    Parameters
+    ----------
+    entrants : sequence of Entrant
+    columns : sequence of str
+        Of :data:`COLUMNS`.
+    """
+    settings = [
+        flatten(msgspec.to_builtins(entrant.outcome.config)) if isinstance(entrant.outcome, FinishedRun) else {} for entrant in entrants
+    ]
+    finished = [found for found in settings if found]
+    keys = dict.fromkeys(key for found in finished for key in found)
+    differing = [key for key in keys if not key.startswith(_SAME_IN_EFFECT) and len({repr(found.get(key)) for found in finished}) > 1]
+    rows = []
+    for entrant, found in zip(entrants, settings, strict=True):
+        run = entrant.outcome
+        if not isinstance(run, FinishedRun):
+            rows.append(Row(name=entrant.name, folder=str(entrant.folder), failure=run))
+            continue
+        figures = {name: figure for name in columns if (figure := find_figure(name, run.report.measured)) is not None}
+        rows.append(
+            Row(
+                name=entrant.name,
+                folder=str(entrant.folder),
+                settings={key: found.get(key) for key in differing},
+                figures=figures,
+                model_size_bytes=run.report.model_size_bytes,
+                build_minutes=round(run.report.build_seconds / 60.0, 2),
+            )
+        )
+    return rows
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    text = text if len(text) <= _WIDEST_SETTING else f"{text[: _WIDEST_SETTING - 3]}..."
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _best(rows: Sequence[Row], column: str) -> str | None:
+    known = [(figure.value, row.name, figure) for row in rows if (figure := row.figures.get(column)) and figure.value is not None]
+    if len(known) < 2:
+        return None
+    _, name, best = max(known, key=lambda entry: entry[0])
+    said = f"Highest {column.replace('_', ' ')}: {name}, {best}."
+    near = [
+        other
+        for _, other, figure in known
+        if other != name and figure.high is not None and best.low is not None and figure.high >= best.low
+    ]
+    return f"{said} The intervals of {', '.join(near)} overlap it: these patients do not tell them apart." if near else said
+
+
+def render_comparison(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The rows as a Markdown table, with a sentence on the first column and the messages of the builds that failed."""
+    settings = list(dict.fromkeys(key for row in rows for key in row.settings))
+    shown = [name for name in columns if any(name in row.figures for row in rows)]
+    titles = ["build", *settings, *(name.replace("_", " ") for name in shown), "model bytes", "minutes"]
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    for row in rows:
+        cells = [row.name, *(_cell(row.settings.get(key)) for key in settings)]
+        if row.failure is not None:
+            cells += ["failed", *[""] * (len(titles) - len(cells) - 1)]
+        else:
+            cells += [str(row.figures.get(name, "")) for name in shown]
+            cells += [f"{row.model_size_bytes:,}", f"{row.build_minutes:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    finished = [row for row in rows if row.failure is None]
+    lines += [
+        "",
+        f"{len(finished)} of {len(rows)} builds finished. Held-out patients, int8 model; 95 % intervals, bootstrap over patients.",
+    ]
+    if shown and (best := _best(finished, shown[0])):
+        lines.append(best)
+    lines += [f"{row.name} failed: {row.failure}" for row in rows if row.failure is not None]
+    return "\n".join(lines) + "\n"
+
+
+def write_comparison(rows: Sequence[Row], columns: Sequence[str], out: Path) -> str:
+    """Write ``comparison.md`` and ``comparison.json`` and give the table.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If they can not be written.
+    """
+    text = render_comparison(rows, columns)
+    write_whole(out / "comparison.md", text.encode())
+    write_json(out / "comparison.json", rows)
+    return text

@@ -1,0 +1,135 @@
+"""What stands in a run folder, and whether its build is finished; read without TensorFlow."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import ConfigError, DiskFullError, StorageError
+from model_build.config import BuildConfig, load_build_config
+
+CONFIG = "config.toml"
+ENVIRONMENT = "environment.json"
+EPOCHS = "epochs.jsonl"
+BUNDLE = "bundle"
+REPORTS = ("report.json", "report.md", "report.html")
+"""Written last, in this order: a run folder that holds them all is a finished build."""
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A figure of ``report.json`` with its 95 % interval; None stands for what could not be computed (JSON knows no NaN)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        return f"{self.value:.4f}" if self.low is None or self.high is None else f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+
+
+class PointFigures(msgspec.Struct, frozen=True):
+    """One operating point: figures at the point as it ships, and with the point chosen on other patients than those counted."""
+
+    name: str
+    metrics: dict[str, Figure]
+    metrics_cross_fitted: dict[str, Figure]
+
+
+class MeasuredFigures(msgspec.Struct, frozen=True):
+    """The figures of the held-out patients: of each operating point, and over all labels (empty for binary tasks)."""
+
+    points: list[PointFigures]
+    overall: dict[str, Figure]
+
+
+class RunReport(msgspec.Struct, frozen=True):
+    """The part of ``report.json`` that is compared between runs and tracked."""
+
+    name: str
+    version: str
+    serial: int
+    measured: MeasuredFigures
+    model_size_bytes: int
+    build_seconds: float
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished build as its folder tells it. ``epochs`` are the lines of epochs.jsonl, one for each epoch."""
+
+    folder: Path
+    config: BuildConfig
+    environment: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    report: RunReport
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a build ran to its end here: bundle and reports are there."""
+    return (folder / BUNDLE / "manifest.json").is_file() and all((folder / name).is_file() for name in REPORTS)
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read a finished run.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or is not what this version writes.
+    """
+    path = folder
+    try:
+        path = folder / ENVIRONMENT
+        environment = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        path = folder / EPOCHS
+        # A build that fits only a head has no epochs.
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        epochs = [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
+        path = folder / REPORTS[0]
+        report = msgspec.json.decode(path.read_bytes(), type=RunReport)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
+    except (OSError, msgspec.DecodeError) as fault:
+        raise ConfigError(f"{path}: can not be read as this version writes it ({fault}); build again into another --out") from fault
+    return FinishedRun(folder, load_build_config(folder / CONFIG), environment, epochs, report)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one table whose keys are joined by dots; lists stay whole."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {name: leaf for key, inner in value.items() for name, leaf in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file durably, or leave the older one as it was.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If it can not be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        kind = DiskFullError if fault.errno == errno.ENOSPC else StorageError
+        raise kind(f"{path}: can not be written: {fault.strerror}; free space or name another --out") from fault
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, durably; errors as for :func:`write_whole`."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
