@@ -146,7 +146,7 @@ FITTERS: dict[str, Callable[[Floats, Booleans], Calibration]] = {
 def choose_calibration(
     logits: Floats, positive: Booleans, patients: Sequence[str], method: CalibrationMethod, seed: int
 ) -> ChosenCalibration:
-    """Fit the calibration that the config names, or the one whose log loss on other patients is the lowest.
+    """Fit the calibration that the config names, or the one that its log loss on other patients speaks for.
 
     Parameters
     ----------
@@ -155,8 +155,9 @@ def choose_calibration(
     positive : ndarray, bool, shape (images,)
     patients : sequence of str
         The patient of each image: all images of one fall into the same fold.
-    method : {"best", "platt", "temperature", "isotonic"}
-        "best" compares by five folds over patients and, where two are equal, takes the one with fewer numbers.
+    method : {"simplest", "best", "temperature", "platt", "isotonic"}
+        "best" and "simplest" compare by five folds over patients. "simplest" takes the first of temperature, Platt and isotonic whose loss
+        exceeds the lowest one by no more than that one's standard error.
     seed : int
         Of the folds.
 
@@ -169,6 +170,10 @@ def choose_calibration(
     ------
     ConfigError
         If all images are of one patient.
+
+    References
+    ----------
+    Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3 (the rule of one standard error).
     """
     fold_count = min(FOLD_COUNT, len(set(patients)))
     if fold_count < 2:
@@ -177,14 +182,30 @@ def choose_calibration(
     scores = {name: _cross_fitted(fit, logits, positive, folds) for name, fit in FITTERS.items()}
     scores[UNCALIBRATED] = calibrate(TemperatureCalibration(temperature=1.0), logits)
     losses = {name: log_loss(probabilities, positive) for name, probabilities in scores.items()}
-    chosen = min(FITTERS, key=lambda name: losses[name]) if method == "best" else method
+    best = min(FITTERS, key=lambda name: losses[name])
+    if method == "simplest":
+        most = losses[best] + _standard_error(_surprise(scores[best], positive), patients)
+        chosen = next(name for name in FITTERS if losses[name] <= most)
+    else:
+        chosen = best if method == "best" else method
     return ChosenCalibration(calibration=FITTERS[chosen](logits, positive), method=chosen, log_losses=losses)
 
 
 def log_loss(probabilities: NDArray[np.floating], positive: Booleans) -> float:
     """Mean of ``-log`` of the probability given to the truth, in nats; probabilities are held within 1e-6 of 0 and 1."""
+    return float(_surprise(probabilities, positive).mean())
+
+
+def _surprise(probabilities: NDArray[np.floating], positive: Booleans) -> Doubles:
     clipped = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1.0 - 1e-6)
-    return float(-np.log(np.where(positive, clipped, 1.0 - clipped)).mean())
+    return np.asarray(-np.log(np.where(positive, clipped, 1.0 - clipped)))
+
+
+def _standard_error(values: Doubles, patients: Sequence[str]) -> float:
+    """Of a mean over images, where the images of a patient are not independent."""
+    _, codes = np.unique(np.asarray(patients), return_inverse=True)
+    of_patient = np.bincount(codes, weights=values - values.mean())
+    return float(np.sqrt((of_patient**2).sum()) / len(values))
 
 
 def _cross_fitted(fit: Callable[[Floats, Booleans], Calibration], logits: Floats, positive: Booleans, folds: NDArray[np.int64]) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError
@@ -27,6 +27,7 @@ def scores() -> st.SearchStrategy[list[tuple[float, bool]]]:
 
 
 @pytest.mark.parametrize("method", sorted(FITTERS))
+@settings(deadline=None, max_examples=40)
 @given(images=scores())
 def test_whatever_is_fitted_can_be_packed_and_keeps_the_order(method: str, images: list[tuple[float, bool]]) -> None:
     logits = np.array([logit for logit, _ in images], np.float32)
@@ -39,6 +40,7 @@ def test_whatever_is_fitted_can_be_packed_and_keeps_the_order(method: str, image
     assert (probabilities <= 1.0).all()
 
 
+@settings(deadline=None, max_examples=40)
 @given(images=scores())
 def test_isotonic_stays_inside_0_and_1_and_tells_any_two_logits_apart(images: list[tuple[float, bool]]) -> None:
     logits = np.array([logit for logit, _ in images], np.float64).round(2)
@@ -98,6 +100,28 @@ def test_best_is_the_lowest_log_loss_on_other_patients() -> None:
     assert set(chosen.log_losses) == {"platt", "temperature", "isotonic", "uncalibrated"}
     assert min(chosen.log_losses.values()) == chosen.log_losses["platt"]
     assert chosen.log_losses["platt"] == pytest.approx(log_loss(calibrate(chosen.calibration, logits), positive), abs=0.005)
+
+
+def test_simplest_takes_the_temperature_where_the_data_can_not_tell_and_platt_where_they_can() -> None:
+    few, positive, patients = drawn(300, 0.6, -0.1)
+    assert choose_calibration(few, positive, patients, "simplest", seed=1).method == "temperature"
+    many, positive, patients = drawn(3000, 0.6, -2.0)
+    assert choose_calibration(many, positive, patients, "simplest", seed=1).method == "platt"
+
+
+def test_the_standard_error_counts_patients_and_not_images() -> None:
+    """The same 300 patients, each image ten times: the losses are no better known than before."""
+    logits, positive, _ = drawn(300, 0.6, -0.45)
+    patients = [f"p{i}" for i in range(300)]
+    once = choose_calibration(logits, positive, patients, "simplest", seed=1)
+    tenfold = choose_calibration(
+        np.repeat(logits, 10), np.repeat(positive, 10), [p for p in patients for _ in range(10)], "simplest", seed=1
+    )
+    assert once.method == tenfold.method == "temperature"
+    as_if_independent = choose_calibration(
+        np.repeat(logits, 10), np.repeat(positive, 10), [f"p{i}" for i in range(3000)], "simplest", seed=1
+    )
+    assert as_if_independent.method != "temperature"
 
 
 @pytest.mark.parametrize(

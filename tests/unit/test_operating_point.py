@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError
@@ -39,6 +39,7 @@ def overlapping(count: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarra
     return (1.0 / (1.0 + np.exp(-random.normal(size=count) - 2.0 * positive + 1.0))).astype(np.float32), positive
 
 
+@settings(deadline=None)
 @given(found=images(), target=st.sampled_from([0.05, 0.5, 0.9, 0.97, 0.999]))
 def test_the_target_sensitivity_is_reached_and_by_no_higher_threshold(found: tuple[np.ndarray, np.ndarray], target: float) -> None:
     scores, positive = found
@@ -50,6 +51,7 @@ def test_the_target_sensitivity_is_reached_and_by_no_higher_threshold(found: tup
         assert sensitivity < target - 1e-9 or better <= specificity
 
 
+@settings(deadline=None)
 @given(found=images(), target=st.sampled_from([0.05, 0.5, 0.9, 0.97, 0.999]))
 def test_the_target_specificity_is_reached_and_by_no_lower_threshold(found: tuple[np.ndarray, np.ndarray], target: float) -> None:
     scores, positive = found
@@ -66,6 +68,7 @@ def test_the_target_specificity_is_reached_and_by_no_lower_threshold(found: tupl
         assert specificity < target - 1e-9 or better <= sensitivity
 
 
+@settings(deadline=None)
 @given(found=images())
 def test_youden_finds_no_better_sum_anywhere(found: tuple[np.ndarray, np.ndarray]) -> None:
     scores, positive = found
@@ -74,6 +77,7 @@ def test_youden_finds_no_better_sum_anywhere(found: tuple[np.ndarray, np.ndarray
     assert sum(rates(scores, positive, point.threshold)) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(found=images(), missed=st.floats(0.1, 20), alarm=st.floats(0.1, 20), prevalence=st.none() | st.floats(0.01, 0.99))
 def test_no_threshold_costs_less(found: tuple[np.ndarray, np.ndarray], missed: float, alarm: float, prevalence: float | None) -> None:
     scores, positive = found
@@ -89,6 +93,7 @@ def test_no_threshold_costs_less(found: tuple[np.ndarray, np.ndarray], missed: f
     assert chosen <= min(cost(other) for other in every_threshold(scores)) + 1e-8
 
 
+@settings(deadline=None)
 @given(found=images(), target=st.sampled_from([0.1, 0.9, 0.97]), share=st.floats(0, 0.49))
 def test_no_score_lies_on_the_threshold_and_the_band_holds_it(found: tuple[np.ndarray, np.ndarray], target: float, share: float) -> None:
     scores, positive = found
@@ -97,6 +102,7 @@ def test_no_score_lies_on_the_threshold_and_the_band_holds_it(found: tuple[np.nd
     assert point.threshold not in scores.astype(np.float64) or point.threshold == 0.0
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 50), count=st.integers(2, 300), share=st.floats(0, 0.49))
 def test_the_band_holds_the_stated_share(seed: int, count: int, share: float) -> None:
     scores, positive = overlapping(count, seed)
@@ -107,6 +113,7 @@ def test_the_band_holds_the_stated_share(seed: int, count: int, share: float) ->
     assert in_band - round(share * count) in ((0,) if round(share * count) != 1 else (0, 1))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 50), target=st.sampled_from([0.05, 0.08, 0.1]))
 def test_the_band_is_the_smallest_that_leaves_the_target_error(seed: int, target: float) -> None:
     scores, positive = overlapping(400, seed)
