@@ -21,6 +21,7 @@ from edge_agent.cli import main
 from edge_agent.imaging.decode import decode_image
 from edge_agent.inference.bundle import Bundle, DecisionRule, OperatingPoint, default_bundle_path, load_bundle
 from edge_agent.inference.classifier import Classifier
+from edge_agent.inference.decision import SCORE_DIGITS
 from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.inference.scoring import make_scorer
 from edge_agent.records import NO_FINDING, Frame, Record, Task, Verdict, probability_text
@@ -54,14 +55,16 @@ def check_against_manifest(record: Record | Verdict, bundle: Bundle) -> None:
     """Decide again, from the record and the manifest alone."""
     manifest = bundle.manifest
     assert list(record.scores) == manifest.labels
-    sums = [round(sum(record.scores[label] for label in point.labels), 6) for point in manifest.decision.points]
+    assert record.scores == {label: round(score, SCORE_DIGITS) for label, score in record.scores.items()}
+    sums = [round(sum(record.scores[label] for label in point.labels), SCORE_DIGITS) for point in manifest.decision.points]
     reached = [score >= point.threshold for score, point in zip(sums, manifest.decision.points, strict=True)]
     near = [point.review_low <= score <= point.review_high for score, point in zip(sums, manifest.decision.points, strict=True)]
     if manifest.task == "multilabel":
         assert record.findings == [label for label, is_finding in zip(manifest.labels, reached, strict=True) if is_finding]
         assert record.label in (record.findings or [NO_FINDING])
     else:
-        assert sum(record.scores.values()) == pytest.approx(1.0, abs=2e-6)
+        # Each label is rounded by itself.
+        assert sum(record.scores.values()) == pytest.approx(1.0, abs=0.6 * 10**-SCORE_DIGITS * len(record.scores))
         assert record.findings == []
         side = [label for label in manifest.labels if (label in manifest.positive) == reached[0]]
         assert record.label == max(side, key=lambda label: record.scores[label])
