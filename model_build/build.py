@@ -22,11 +22,12 @@ from edge_agent.inference.head import Head, encode_heads, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference
 from model_build import head as classical
+from model_build.baseline import baseline_logits
 from model_build.config import BuildConfig
 from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
 from model_build.data.phantom import draw_phantom
-from model_build.data.shortcuts import Shortcut
+from model_build.data.shortcuts import image_shortcuts
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_progress
@@ -95,7 +96,7 @@ class Build:
                 self.progress.stage("reading images", total)
             self.progress.advance(done, f"{done} of {total} files")
 
-        self.images = read_images(self.data, config.source, config.input, on_file, task=config.task)
+        self.images = read_images(self.data, config.source, config.input, on_file, task=config.task, cache=self.out / "pixels")
         if config.source.group_near_copies:
             self.images = group_near_copies(self.images)
         self.patients = [entry.patient for entry in self.images.files]
@@ -115,7 +116,7 @@ class Build:
             )
         # With several folds every image is held out once: leakage over any border shows where each image's side is its fold.
         sides = np.stack(held_out).argmax(axis=0)
-        self.shortcuts: list[Shortcut] = []
+        self.shortcuts = image_shortcuts(self.images, config.source.labels, config.seed)
         self.leakage = refuse_leakage(self.images, sides if config.source.folds else held_out[0], config.source)
         self.folds = [Fold(stem, self._drawn(~mask), mask) for stem, mask in zip(stems, held_out, strict=True)]
         self.shipped_on = self._drawn(everybody) if config.source.folds or self._finish_phase().epochs else self.folds[0].trained_on
@@ -215,6 +216,7 @@ class Build:
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
             "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),
+            "baseline_logits": baseline_logits(self.images, fold.trained_on, fold.held_out, self.config),
             "distances": NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out]),
             "epoch_losses": np.array(self.trainer.epoch_losses),
         }
@@ -225,11 +227,12 @@ class Build:
     def _measure(self) -> tuple[Measured, NDArray[np.float32]]:
         """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
         logits: list[NDArray[np.float32]] = []
-        float_logits, distances, losses = [], [], []
+        float_logits, baseline, distances, losses = [], [], [], []
         for fold in self.folds:
             with np.load(self.out / f"{fold.stem}.npz", allow_pickle=False) as arrays:
                 logits.append(arrays["logits"])
                 float_logits.append(arrays["float_logits"])
+                baseline.append(arrays["baseline_logits"])
                 distances.append(arrays["distances"])
                 losses.append(arrays["epoch_losses"])
         held_out = [np.flatnonzero(fold.held_out) for fold in self.folds]
@@ -237,6 +240,7 @@ class Build:
         outputs = HeldOutOutputs(
             logits=np.concatenate([values[chosen] for values, chosen in zip(logits, held_out, strict=True)]),
             float_logits=np.concatenate(float_logits),
+            baseline_logits=np.concatenate(baseline),
             distances=np.concatenate(distances),
             targets=self.images.targets[indices],
             strata=self.images.strata[indices],

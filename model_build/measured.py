@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_agent.errors import ConfigError
 from edge_agent.inference.bundle import DecisionRule, OperatingPoint
 from edge_agent.inference.decision import point_scores
+from edge_agent.inference.head import Calibration, TemperatureCalibration
 from model_build.calibration import ChosenCalibration, choose_calibration
 from model_build.config import BuildConfig
 from model_build.data.split import patient_folds
@@ -53,7 +54,8 @@ class PointMeasured(msgspec.Struct, frozen=True, kw_only=True):
     """One operating point and what it gives on the held-out patients.
 
     ``metrics`` are at the point as it ships; ``metrics_cross_fitted`` has calibration and point chosen on other patients than those that
-    are counted. ``float_int8_agreement`` is the share of images on the same side of the point.
+    are counted. ``float_int8_agreement`` is the share of images on the same side of the point. ``baseline_auc`` is what a logistic
+    regression on raw pixels reaches on the same images.
     """
 
     name: str
@@ -66,12 +68,13 @@ class PointMeasured(msgspec.Struct, frozen=True, kw_only=True):
     float_auc: float
     int8_auc: float
     float_int8_agreement: float
+    baseline_auc: Estimate
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured on held-out patients, with models that never saw them.
 
-    ``fold_count`` is 0 for one held-out split. ``overall`` has figures over all labels, cross-fitted: accuracy and mean AUC where an image
+    ``fold_count`` is 0 for one held-out split. ``overall`` has figures over all labels: mean AUC and (cross-fitted) accuracy where an image
     has one of several classes, mean AUC where it may have several findings; empty for binary tasks. ``class_confusion`` is
     ``counts[truth, said]``, cross-fitted; empty in multilabel tasks. ``calibrations`` are in the order of the heads.
     """
@@ -94,13 +97,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class HeldOutOutputs:
     """What the measured models give for images that they never saw, in one order.
 
-    ``logits`` and ``float_logits`` (the same heads on the float CNN's embedding) are float32, shape (images, heads); ``distances`` float32,
-    shape (images,), from the training images; ``targets`` bool, shape (images, labels); ``strata`` and ``indices`` (places in the image
-    set) int64, shape (images,); ``folds`` int64: the model that gave the outputs.
+    ``logits``, ``float_logits`` (the same heads on the float CNN's embedding) and ``baseline_logits`` (of raw pixels, not calibrated) are
+    float32, shape (images, heads); ``distances`` float32, shape (images,), from the training images; ``targets`` bool, shape
+    (images, labels); ``strata`` and ``indices`` (places in the image set) int64, shape (images,); ``folds`` int64: the model that gave the
+    outputs.
     """
 
     logits: Floats
     float_logits: Floats
+    baseline_logits: Floats
     distances: Floats
     targets: Booleans
     strata: Integers
@@ -150,9 +155,8 @@ def _choose_points(probabilities: Floats, targets: Booleans, config: BuildConfig
     points = []
     for group in groups:
         columns = [labels.index(label) for label in group]
-        points.append(
-            choose_operating_point(probabilities[:, columns].sum(axis=1), targets[:, columns].any(axis=1), group, config.decision)
-        )
+        has_any: Booleans = np.logical_or.reduce(targets[:, columns], axis=1)
+        points.append(choose_operating_point(probabilities[:, columns].sum(axis=1), has_any, group, config.decision))
     return points
 
 
@@ -213,7 +217,9 @@ def judge(outputs: HeldOutOutputs, config: BuildConfig) -> Judged:
     return Judged(calibrations, rule, probabilities, cross_fitted, cross_predicted)
 
 
-def _measure_point(scored: Scored, crossed: Scored, float_scores: Floats, point: OperatingPoint, config: BuildConfig) -> PointMeasured:
+def _measure_point(
+    scored: Scored, crossed: Scored, float_scores: Floats, baseline_scores: Floats, point: OperatingPoint, config: BuildConfig
+) -> PointMeasured:
     metrics_cross_fitted = estimate_metrics(crossed, config.seed)
     del metrics_cross_fitted["auc"]  # pooled over different calibrations: not one ranking
     return PointMeasured(
@@ -227,20 +233,26 @@ def _measure_point(scored: Scored, crossed: Scored, float_scores: Floats, point:
         float_auc=roc_auc(float_scores, scored.positive, scored.folds),
         int8_auc=roc_auc(scored.probabilities, scored.positive, scored.folds),
         float_int8_agreement=float(((float_scores >= point.threshold) == scored.predicted).mean()),
+        baseline_auc=estimate_metrics(replace(scored, probabilities=baseline_scores), config.seed)["auc"],
     )
 
 
-def _overall(outputs: HeldOutOutputs, judged: Judged, folds: Integers | None, config: BuildConfig) -> tuple[dict[str, Estimate], Integers]:
+def _overall(
+    outputs: HeldOutOutputs, judged: Judged, baseline: Floats, folds: Integers | None, config: BuildConfig
+) -> tuple[dict[str, Estimate], Integers]:
     """Figures over all labels, and the classes said, shape (images,), both cross-fitted; the classes are empty in multilabel tasks."""
     draws, targets = patient_draws(outputs.patients, config.seed), outputs.targets
     frequent = np.flatnonzero(targets.sum(axis=0) >= MIN_POSITIVES)
     columns = frequent if len(frequent) else np.arange(targets.shape[1])
 
-    def mean_auc(chosen: Integers) -> float:
-        values = label_aucs(judged.cross_fitted[chosen][:, columns], targets[chosen][:, columns], None if folds is None else folds[chosen])
+    def mean_auc(probabilities: Floats, chosen: Integers) -> float:
+        values = label_aucs(probabilities[chosen][:, columns], targets[chosen][:, columns], None if folds is None else folds[chosen])
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
-    overall = {"mean_auc": estimate_figure(mean_auc, draws)}
+    overall = {
+        "mean_auc": estimate_figure(lambda i: mean_auc(judged.probabilities, i), draws),
+        "mean_auc_raw_pixels": estimate_figure(lambda i: mean_auc(baseline, i), draws),
+    }
     if config.task == "multilabel":
         return overall, np.zeros(0, np.int64)
     said = said_labels(judged.rule.points, config.source.labels, judged.cross_fitted, judged.cross_predicted)
@@ -294,18 +306,24 @@ def measure(
     common = (source.labels, judged.probabilities, outputs.targets, outputs.patients, folds)
     float_probabilities = _probabilities(outputs.float_logits, judged.calibrations, config)
     float_scores = point_scores(rule.points, source.labels, float_probabilities)
+    uncalibrated: list[Calibration] = [TemperatureCalibration(temperature=1.0)] * outputs.logits.shape[1]
+    baseline = label_probabilities(config.task, source.labels, source.positive, outputs.baseline_logits, uncalibrated)
+    baseline_scores = point_scores(rule.points, source.labels, baseline)
     scored = point_scored(rule.points, *common)
     crossed = point_scored(
         rule.points, source.labels, judged.cross_fitted, outputs.targets, outputs.patients, folds, predicted=judged.cross_predicted
     )
-    overall, said = _overall(outputs, judged, folds, config)
+    overall, said = _overall(outputs, judged, baseline, folds, config)
     counts = class_counts(outputs.targets.argmax(axis=1), said, len(source.labels)).tolist() if len(said) else []
     return Measured(
         official_split=official_split,
         fold_count=model_count if model_count > 1 else 0,
         training=training,
         held_out=held_out,
-        points=[_measure_point(scored[i], crossed[i], float_scores[:, i], point, config) for i, point in enumerate(rule.points)],
+        points=[
+            _measure_point(scored[i], crossed[i], float_scores[:, i], baseline_scores[:, i], point, config)
+            for i, point in enumerate(rule.points)
+        ],
         overall=overall,
         class_confusion=counts,
         calibrations=judged.calibrations,

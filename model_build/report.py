@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.records import Task
+from model_build.baseline import SIDE_PX
 from model_build.config import BuildConfig
 from model_build.data.shortcuts import Shortcut
 from model_build.measured import MIN_POSITIVES, Counts, Measured, PointMeasured
@@ -15,6 +16,7 @@ NOTICE = "Decision support for triage. Not a diagnosis, not a certified medical 
 METRIC_NAMES = {
     "auc": "AUC",
     "mean_auc": f"mean AUC over labels with {MIN_POSITIVES} or more positive images",
+    "mean_auc_raw_pixels": "the same of raw pixels alone",
     "accuracy": "accuracy",
     "accuracy_most_probable": "accuracy of the most probable class",
     "mean_recall": "mean recall of the classes",
@@ -152,17 +154,20 @@ def _point_table(entry: PointMeasured) -> list[str]:
     for name, estimate in entry.metrics.items():
         other = entry.metrics_cross_fitted.get(name)
         rows.append(f"| {metric_name(name)} | {estimate} | {other if other is not None else ''} |")
-    return rows
+    return [*rows, f"| AUC of raw pixels alone (logistic regression, {SIDE_PX} x {SIDE_PX}) | {entry.baseline_auc} | |"]
 
 
 def _findings_table(measured: Measured) -> list[str]:
     """One row for each operating point, for builds with several."""
-    rows = ["| finding | positive images | AUC | sensitivity | specificity | operating point |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| finding | positive images | AUC | AUC, raw pixels | sensitivity | specificity | operating point |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for entry in measured.points:
         crossed = entry.metrics_cross_fitted
         rows.append(
-            f"| {entry.name} | {entry.positives} | {entry.metrics['auc']} | {crossed['sensitivity']} | {crossed['specificity']} |"
-            f" {entry.threshold_interval} |"
+            f"| {entry.name} | {entry.positives} | {entry.metrics['auc']} | {entry.baseline_auc} | {crossed['sensitivity']} |"
+            f" {crossed['specificity']} | {entry.threshold_interval} |"
         )
     return [*rows, "", "Sensitivity and specificity: calibration and operating point chosen on other patients than those that are counted."]
 
