@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.head import Calibration, IsotonicCalibration, PlattCalibration, TemperatureCalibration
@@ -179,7 +180,9 @@ def choose_calibration(
     if fold_count < 2:
         raise ConfigError("calibration needs held-out images of 2 patients or more; give more patients or raise source.held_out_fraction")
     folds = patient_folds(positive.astype(np.int64), patients, fold_count, seed)
-    scores = {name: _cross_fitted(fit, logits, positive, folds) for name, fit in FITTERS.items()}
+    # Fits of two numbers: on several threads BLAS waits for itself, and each takes many times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        scores = {name: _cross_fitted(fit, logits, positive, folds) for name, fit in FITTERS.items()}
     scores[UNCALIBRATED] = calibrate(TemperatureCalibration(temperature=1.0), logits)
     losses = {name: log_loss(probabilities, positive) for name, probabilities in scores.items()}
     best = min(FITTERS, key=lambda name: losses[name])
