@@ -239,6 +239,7 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], render_page:
         marks = msgspec.json.decode(path.read_bytes(), type=list[_Mark]) if path.exists() else []
     except (OSError, msgspec.DecodeError) as fault:
         raise ConfigError(f"{path}: can not be read ({fault}); remove it to have the run tracked again") from fault
+    run = read_run(folder)
     digest = hashlib.sha256((folder / REPORTS[0]).read_bytes()).hexdigest()
     waiting = [
         tracker for tracker in trackers if not any(_is_of(mark, tracker) and mark.complete and mark.report == digest for mark in marks)
@@ -246,7 +247,6 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], render_page:
     if not waiting:
         return []
     said = []
-    run = read_run(folder)
     with shareable_files(folder, render_page) as files:
         described = _describe(name, run, files)
         for tracker in waiting:
