@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.head import Calibration, IsotonicCalibration, PlattCalibration, TemperatureCalibration
