@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from model_build.data.images import ImageSet
 from model_build.evaluate import label_aucs
-from model_build.network import INPUT_DIVISOR
 
 # Enough to see a training go wrong, cheap enough for every epoch. The figures of the report are those of all held-out images.
 MONITORED_IMAGES = 256
@@ -94,6 +93,8 @@ def monitor_metrics(model: Any, images: ImageSet, chosen: NDArray[np.int64], *, 
     """
     if len(chosen) == 0:
         return {}
+    from model_build.network import INPUT_DIVISOR  # brings TensorFlow, which who only reads epochs need not wait for
+
     some = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(MONITORED_IMAGES, len(chosen))).round().astype(np.int64))]
     targets = images.targets[some].astype(np.float64)
     inputs = images.pixels[some].astype(np.float32) / INPUT_DIVISOR
