@@ -152,11 +152,15 @@ def _probabilities(logits: Floats, calibrations: Sequence[ChosenCalibration], co
 def _choose_points(probabilities: Floats, targets: Booleans, config: BuildConfig) -> list[OperatingPoint]:
     labels, positive = config.source.labels, config.source.positive
     groups = [[label] for label in labels] if config.task == "multilabel" else [list(positive)]
+    decision = config.decision
+    if decision.review_fraction:
+        # The share is one of images. Bands that never overlap would add up to it; those that do send fewer images to a person.
+        decision = msgspec.structs.replace(decision, review_fraction=decision.review_fraction / len(groups))
     points = []
     for group in groups:
         columns = [labels.index(label) for label in group]
         has_any: Booleans = np.logical_or.reduce(targets[:, columns], axis=1)
-        points.append(choose_operating_point(probabilities[:, columns].sum(axis=1), has_any, group, config.decision))
+        points.append(choose_operating_point(probabilities[:, columns].sum(axis=1), has_any, group, decision))
     return points
 
 
