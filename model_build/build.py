@@ -212,6 +212,7 @@ class Build:
         fitted = self._fit(fold.trained_on)
         (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
         (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
+        (self.out / f"{fold.stem}-reference.npz").write_bytes(pack_reference(fitted.reference))
         save_trunk(self.trainer.model, self.out / f"{fold.stem}-trunk.npz")
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),

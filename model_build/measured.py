@@ -269,15 +269,14 @@ def _overall(
     return ({} if config.task == "binary" else overall), said
 
 
-def review_mask(judged: Judged, config: BuildConfig) -> Booleans:
-    """Held-out images whose score asks for eyes, bool, shape (images,); novelty and quality left out."""
-    rule, labels = judged.rule, config.source.labels
-    scores = point_scores(rule.points, labels, judged.probabilities)
+def review_mask(rule: DecisionRule, probabilities: Floats, config: BuildConfig) -> Booleans:
+    """Images whose score asks for eyes, bool, shape (images,), by their probabilities (images, labels); novelty and quality left out."""
+    scores = point_scores(rule.points, config.source.labels, probabilities)
     in_band = np.stack([(scores[:, i] >= p.review_low) & (scores[:, i] <= p.review_high) for i, p in enumerate(rule.points)], axis=1)
     asked = in_band.any(axis=1)
     if rule.label_margin > 0:
         predicted = scores >= [point.threshold for point in rule.points]
-        asked |= _label_margins(judged.probabilities, predicted, config) < rule.label_margin
+        asked |= _label_margins(probabilities, predicted, config) < rule.label_margin
     return np.asarray(asked)
 
 
@@ -333,6 +332,6 @@ def measure(
         calibrations=judged.calibrations,
         decision=rule,
         novel_share_held_out=float((outputs.distances > rule.novelty_limit).mean()),
-        review_share_held_out=float(review_mask(judged, config).mean()),
+        review_share_held_out=float(review_mask(rule, judged.probabilities, config).mean()),
         epoch_losses=list(epoch_losses),
     )
