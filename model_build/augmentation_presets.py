@@ -12,8 +12,16 @@ PresetName = Literal["none", "geometric", "intensity", "all"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
 # With these values a change leaves every image as it is.
-_GEOMETRIC: dict[str, Any] = {"flip": False, "rotation_deg": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0}
-_INTENSITY: dict[str, Any] = {"gamma": 1.0, "brightness": 0.0, "contrast": 0.0, "blur_probability": 0.0, "noise": 0.0}
+_GEOMETRIC: dict[str, Any] = {"flip": False, "rotation_deg": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0, "border": 0.0}
+_INTENSITY: dict[str, Any] = {
+    "gamma": 1.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "blur_probability": 0.0,
+    "noise": 0.0,
+    "low_resolution_probability": 0.0,
+    "jpeg_probability": 0.0,
+}
 
 
 def augmentation_preset(name: PresetName, ranges: AugmentationConfig) -> AugmentationConfig:
@@ -22,7 +30,8 @@ def augmentation_preset(name: PresetName, ranges: AugmentationConfig) -> Augment
     Parameters
     ----------
     name : str
-        "geometric" keeps flip, rotation, scale, aspect and shift; "intensity" keeps gamma, brightness, contrast, blur and noise.
+        "geometric" keeps what changes where things lie (flip, rotation, scale, aspect, shift, painted borders); "intensity" what changes how
+        they look there (gamma, brightness, contrast, blur, noise, resolution, JPEG).
     ranges : AugmentationConfig
         The ranges of what is kept.
     """
