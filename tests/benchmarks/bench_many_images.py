@@ -3,8 +3,9 @@
     .venv/bin/python tests/benchmarks/bench_many_images.py [--images 100000] [--folder DIR]
 
 The images are made first: phantoms, each cropped, turned, brightened and sized anew, so that hardly two are nearly the same; grey PNG and
-JPEG of 64 to 224 pixels, three a patient. They go into DIR (a temporary folder if not given) and are removed at the end. The steps then run
-in a process of their own, whose highest resident memory (VmHWM) counts; only memory has a budget, and times are those of the machine as it is.
+JPEG of 64 to 224 pixels, three a patient. They go into DIR (a temporary folder if not given) and are removed at the end. The steps then
+run in a process of their own, whose highest resident memory (VmHWM) counts. Only memory has a budget; times are those of the machine as it
+is.
 """
 
 from __future__ import annotations
