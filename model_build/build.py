@@ -28,7 +28,7 @@ from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
 from model_build.data.phantom import draw_phantom
 from model_build.data.shortcuts import image_shortcuts
-from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage
+from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_progress
 from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
@@ -108,6 +108,7 @@ class Build:
             stems = [f"fold-{number + 1}" for number in range(config.source.folds)]
         else:
             split, self.official_split = hold_out(self.images.files, config.source, config.seed)
+            refuse_too_few(self.images, split, config.source)
             held_out, stems = [split], ["measured"]
         if self.official_split and config.train.finish_epochs:
             raise ConfigError(

@@ -153,7 +153,7 @@ def read_images(
         store = DiskStore(cache, contract)
     with store:
         kept, places = _take_in(root, candidates, contract, store, left_out, on_progress)
-    _check_classes(root, kept, source)
+    _check_classes(root, candidates, kept, left_out, source)
     targets = targets_of([entry.labels for entry in kept], len(source.labels))
     return ImageSet(
         pixels=store.pixels(places),
@@ -230,14 +230,20 @@ def _candidates(root: Path, examples: Sequence[Example], source: SourceConfig, t
     return candidates, left_out
 
 
-def _check_classes(root: Path, kept: Sequence[LabelledFile], source: SourceConfig) -> None:
+def _check_classes(
+    root: Path, candidates: Sequence[Candidate], kept: Sequence[LabelledFile], left_out: Sequence[LeftOut], source: SourceConfig
+) -> None:
     """Every label needs two patients with it and two without: one to train on, one to hold out."""
     for wanted, what in ((True, "of the class"), (False, "without the label")):
         for index, name in enumerate(source.labels):
-            members = [entry for entry in kept if (index in entry.labels) is wanted]
             where = root / name if source.layout == "folders" else root
+            members = [entry for entry in kept if (index in entry.labels) is wanted]
+            listed = [example for example, classes in candidates if (index in classes) is wanted]
+            if not listed:
+                raise ConfigError(f"{where}: every image has the label {name!r}, so that nothing tells it apart; add images without it")
             if not members:
-                raise ConfigError(f"{where}: no image {what} {name!r} can be read")
+                reason = next(entry.reason for entry in left_out if entry.path == listed[0].path)
+                raise ConfigError(f"{where}: no image {what} {name!r} can be read; of the first, {listed[0].path}: {reason}")
             if len({entry.patient for entry in members}) == 1:
                 raise ConfigError(
                     f"{where}: all images {what} {name!r} ({members[0].path} is the first) belong to one patient;"

@@ -117,15 +117,19 @@ def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, 
     Raises
     ------
     ConfigError
-        If the data set has a split of its own that the config honours, or a label is missing among a fold's training patients.
+        If the data set has a split of its own that the config honours, there are fewer patients than folds, or a label is missing among a
+        fold's training patients.
     """
     if source.official_split and {entry.split for entry in files} & {"test", "val"}:
         raise ConfigError(
             "the data set has a test split of its own, which cross-validation would mix with the rest; set source.folds = 0 to hold that"
             " split out, or source.official_split = false to pass it over"
         )
+    patients = [entry.patient for entry in files]
+    if len(set(patients)) < source.folds:
+        raise ConfigError(f"source.folds = {source.folds} needs as many patients, and there are {len(set(patients))}; lower source.folds")
     targets = targets_of([entry.labels for entry in files], len(source.labels))
-    folds = patient_folds(strata_of(targets), [entry.patient for entry in files], source.folds, seed)
+    folds = patient_folds(strata_of(targets), patients, source.folds, seed)
     sides = {f"training (fold {fold + 1} of {source.folds})": folds != fold for fold in range(source.folds)}
     _check_sides(targets, sides, source, "the drawn", "lower source.folds, take another seed or give more patients")
     return folds
@@ -133,12 +137,40 @@ def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, 
 
 def _check_sides(targets: NDArray[np.bool_], sides: dict[str, NDArray[np.bool_]], source: SourceConfig, whose: str, remedy: str) -> None:
     for side, chosen in sides.items():
-        for index, name in enumerate(source.labels):
-            of_class = targets[chosen, index]
-            if not of_class.any():
+        with_label = targets[chosen].sum(axis=0)
+        for name, count in zip(source.labels, with_label.tolist(), strict=True):
+            if not count:
                 raise ConfigError(f"{whose} {side} split has no image of the class {name!r}; {remedy}")
-            if of_class.all():
+        for name, count in zip(source.labels, with_label.tolist(), strict=True):
+            if count == chosen.sum():
                 raise ConfigError(f"every image of {whose} {side} split has the label {name!r}; {remedy}")
+
+
+def refuse_too_few(images: ImageSet, held_out: NDArray[np.bool_], source: SourceConfig) -> None:
+    """Refuse a held-out part on which no operating point can be chosen and tried, before anything is trained.
+
+    Parameters
+    ----------
+    images : ImageSet
+    held_out : ndarray, bool, shape (images,)
+    source : SourceConfig
+
+    Raises
+    ------
+    ConfigError
+        If a side has only one patient with a label, or only one without it.
+    """
+    patients = np.array([entry.patient for entry in images.files])
+    for side, chosen in (("held out", held_out), ("trained on", ~held_out)):
+        for index, name in enumerate(source.labels):
+            for wanted, which in ((True, "with"), (False, "without")):
+                count = len(set(patients[chosen & (images.targets[:, index] == wanted)].tolist()))
+                if count < 2:
+                    raise ConfigError(
+                        f"only {count} patient(s) {which} the label {name!r} would be {side}, and at least 2 are needed: calibration and"
+                        " operating point are chosen on one part of them and tried on the rest; give images of more patients, change"
+                        " source.held_out_fraction, or set source.folds"
+                    )
 
 
 def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64], source: SourceConfig) -> str:

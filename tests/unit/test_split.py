@@ -103,7 +103,8 @@ def test_a_class_that_no_split_can_show_on_both_sides_is_named() -> None:
 
 
 def test_a_finding_that_every_image_of_a_side_has_is_refused() -> None:
-    files = [file(i, (0,), f"p{i}", "train") for i in range(4)] + [file(i, (0, 1), f"p{i}", "test") for i in range(4, 8)]
+    files = [file(i, (0, 1) if i == 0 else (0,), f"p{i}", "train") for i in range(4)]
+    files += [file(i, (0, 1), f"p{i}", "test") for i in range(4, 8)]
     source = msgspec.structs.replace(SOURCE, labels=["mass", "nodule"])
     with pytest.raises(ConfigError, match="every image of the data set's own training split has the label 'mass'"):
         hold_out(files, source, seed=1)
