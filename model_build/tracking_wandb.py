@@ -59,7 +59,8 @@ class WandbTracker:
         """Write parameters, metrics, files and bundle."""
         wandb = self._wandb
         settings = wandb.Settings(
-            # No machine's name, no user's name, no process list, no code, nothing of the terminal.
+            # No name of machine or user, no list of processes, no code, nothing of the terminal.
+            host="",
             x_disable_stats=True,
             x_disable_meta=True,
             x_disable_machine_info=True,
