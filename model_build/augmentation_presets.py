@@ -30,8 +30,8 @@ def augmentation_preset(name: PresetName, ranges: AugmentationConfig) -> Augment
     Parameters
     ----------
     name : str
-        "geometric" keeps what changes where things lie (flip, rotation, scale, aspect, shift, painted borders); "intensity" what changes how
-        they look there (gamma, brightness, contrast, blur, noise, resolution, JPEG).
+        "geometric" keeps what changes where things lie (flip, rotation, scale, aspect, shift, painted borders); "intensity" what changes
+        how they look there (gamma, brightness, contrast, blur, noise, resolution, JPEG).
     ranges : AugmentationConfig
         The ranges of what is kept.
     """

@@ -19,6 +19,7 @@ COMMAND_MODULES = MappingProxyType(
         "label-efficiency": "model_build.commands.label_efficiency",
         "compare-heads": "model_build.commands.compare_heads",
         "audit": "model_build.commands.audit",
+        "ablate": "model_build.commands.ablate",
         "phantom": "model_build.commands.phantom",
     }
 )

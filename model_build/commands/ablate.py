@@ -1,0 +1,106 @@
+"""``model-build ablate``: what each number format, pruning, and each kind of augmentation is worth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from model_build.progress import BarProgress
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="The data set, in the layout of the config.",
+)
+
+
+@click.group("ablate")
+def command() -> None:
+    """Take a model apart: what a number format, pruned weights or an augmentation is worth."""
+    # TensorFlow writes its start-up lines past Python; only its errors are for the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _on_file(progress: BarProgress) -> Callable[[int, int], None]:
+    def on_file(done: int, total: int) -> None:
+        if done == 1:
+            progress.stage("reading images", total)
+        progress.advance(done, f"{done} of {total} files")
+
+    return on_file
+
+
+@command.command("precision")
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@_DATA
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON, figure and converted models; RUN_FOLDER/precision.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Fine-tuning of each pruned model; 3 if not given.")
+def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None) -> None:
+    """Compare float32, float16, dynamic range, int8 (per tensor, per channel) and pruned int8 on the trunk that RUN_FOLDER measured.
+
+    The pruned weights are kept in OUT: after a kill, the same command goes on behind the last of them.
+    """
+    from model_build.ablate_precision import FINE_TUNING_EPOCHS, measure_precision, trunk_path
+    from model_build.ablation import read_cohort
+    from model_build.config import load_build_config
+    from model_build.precision_text import render_precision, write_precision
+    from model_build.progress import BarProgress
+
+    config = load_build_config(run_folder / "config.toml")
+    trunk_path(run_folder, config)  # before the images are read, which takes a while
+    folder = out if out is not None else run_folder / "precision"
+    folder.mkdir(parents=True, exist_ok=True)
+    with BarProgress() as progress:
+        images, cohort = read_cohort(data, config, _on_file(progress), run_folder / "pixels")
+        found = measure_precision(
+            run_folder,
+            images,
+            cohort,
+            folder,
+            epochs=epochs or FINE_TUNING_EPOCHS,
+            on_stage=progress.stage,
+            on_step=lambda step: progress.advance(
+                step.epoch * step.batches_per_epoch + step.batch, f"epoch {step.epoch + 1}, loss {step.loss:.3f}"
+            ),
+        )
+    write_precision(found, folder)
+    click.echo(render_precision(found))
+    click.echo(f"table, numbers, figure and models: {folder}")
+
+
+@command.command("augmentation")
+@click.argument("config", type=click.Path(path_type=Path))
+@_DATA
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON, figure and models; runs/NAME-augmentation.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Length of each of the four trainings; CONFIG's own if not given.")
+def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None) -> None:
+    """Train the model of CONFIG with none, the geometric, the intensity and all random changes, and compare them clean and under shift.
+
+    A finished training is kept in OUT: after a kill, the same command goes on behind the last of them.
+    """
+    from model_build.ablate_augmentation import measure_augmentation, refuse_frozen
+    from model_build.ablation import read_cohort
+    from model_build.augmentation_text import render_augmentation, write_augmentation
+    from model_build.config import load_build_config
+    from model_build.data.split import refuse_leakage
+    from model_build.progress import BarProgress
+
+    build = load_build_config(config)
+    refuse_frozen(config, build.train)
+    folder = out if out is not None else Path("runs") / f"{build.name}-augmentation"
+    folder.mkdir(parents=True, exist_ok=True)
+    with BarProgress() as progress:
+        images, cohort = read_cohort(data, build, _on_file(progress), folder / "pixels")
+        refuse_leakage(images, cohort.is_held_out, build.source)
+        found = measure_augmentation(
+            images, cohort, folder, epochs=epochs or build.train.epochs, on_stage=progress.stage, on_advance=progress.advance
+        )
+    write_augmentation(found, folder)
+    click.echo(render_augmentation(found))
+    click.echo(f"table, numbers, figure and models: {folder}")

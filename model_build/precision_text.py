@@ -1,0 +1,164 @@
+"""The precision ablation in words: table, figure, and the sentence that answers which format to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from model_build.ablate_precision import DENSE, REFERENCE, HeadFit, PrecisionAblation, Variant
+from model_build.ablation_output import (
+    AUC_MARGIN,
+    Panel,
+    Series,
+    draw_panels,
+    figure_text,
+    judge_difference,
+    markdown_table,
+    signed,
+    write_ablation,
+)
+from model_build.figures import BLUE, VERMILLION
+
+NAME = "precision"
+_SAME_SPEED = 0.1
+"""Latencies whose ratio is nearer to 1 than this are not told apart: two rounds of one model differ as much on a busy machine."""
+_COLUMNS = (
+    "variant",
+    "bytes",
+    "zipped",
+    "zeros",
+    "AUC",
+    "AUC against float32, pruned: against fine-tuned",
+    "sensitivity",
+    "specificity",
+    "labels as float32",
+    "latency, ms",
+    "of float32's",
+)
+
+
+def render_table(found: PrecisionAblation) -> str:
+    """One row for each variant, in Markdown."""
+    rows = [
+        (
+            v.name,
+            f"{v.file_bytes:,}",
+            f"{v.zipped_bytes:,}",
+            f"{v.zero_share:.0%}",
+            figure_text(v.auc, 4),
+            "" if v.name == REFERENCE else signed(v.auc_difference),
+            figure_text(v.sensitivity),
+            figure_text(v.specificity),
+            f"{v.agreement:.1%}",
+            f"{v.latency_ms:.2f}",
+            f"{v.latency_ratio:.2f}",
+        )
+        for v in found.variants
+    ]
+    return markdown_table(_COLUMNS, rows)
+
+
+def render_head_fit(fit: HeadFit) -> str:
+    """What fitting the heads on int8 embeddings wins over fitting them on float32 ones, in Markdown."""
+    names = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity", "balanced_accuracy": "balanced accuracy"}
+    rows = [
+        (text, figure_text(fit.on_float[name], 4), figure_text(fit.on_int8[name], 4), signed(fit.difference[name]))
+        for name, text in names.items()
+    ]
+    return markdown_table(("heads of the int8 model fitted on", "float32 embeddings", "int8 embeddings", "int8 minus float32"), rows)
+
+
+def answer_head_fit(fit: HeadFit) -> str:
+    """Whether it matters, in a sentence."""
+    auc, balanced = fit.difference["auc"], fit.difference["balanced_accuracy"]
+    differences = f"AUC {signed(auc)}, balanced accuracy {signed(balanced)}"
+    if auc.low > 0.0 or balanced.low > 0.0:
+        return f"Fitting the heads on int8 embeddings wins over fitting them on float32 ones: {differences}."
+    if auc.high < 0.0 or balanced.high < 0.0:
+        return f"Fitting the heads on int8 embeddings loses against fitting them on float32 ones: {differences}."
+    return (
+        f"On these patients it makes no measurable difference whether the heads are fitted on int8 or on float32 embeddings: {differences}."
+    )
+
+
+def choose_format(variants: Sequence[Variant]) -> Variant:
+    """The format to ship: of those whose AUC is no worse than float32's, the smallest of the fastest; float32 where there is none."""
+    candidates = [
+        v for v in variants if v.compared_with == REFERENCE and v.name != DENSE and judge_difference(v.auc_difference) == "no worse"
+    ]
+    if not candidates:
+        return variants[0]
+    fastest = min(v.latency_ratio for v in candidates)
+    return min((v for v in candidates if v.latency_ratio <= fastest * (1.0 + _SAME_SPEED)), key=lambda v: v.file_bytes)
+
+
+def answer_precision(found: PrecisionAblation) -> str:
+    """Which format to ship, what the others lose, and what pruning buys: one sentence, from the numbers."""
+    variants = {v.name: v for v in found.variants}
+    reference, best = variants[REFERENCE], choose_format(found.variants)
+    if best is reference:
+        parts = [f"No other format is shown to keep the AUC of {REFERENCE} within {AUC_MARGIN}: ship {REFERENCE}"]
+    else:
+        parts = [
+            f"Ship {best.name}: {reference.file_bytes / best.file_bytes:.1f} times smaller than float32 and {_speed(best)},"
+            f" AUC {signed(best.auc_difference)} against it, {best.agreement:.1%} of the labels the same"
+        ]
+    others = [v for v in found.variants if v.compared_with == REFERENCE and v.name not in (REFERENCE, DENSE, best.name)]
+    if worse := [v for v in others if judge_difference(v.auc_difference) == "worse"]:
+        parts.append("AUC is lost by " + " and ".join(f"{v.name}, {signed(v.auc_difference)}" for v in worse))
+    if unclear := [v for v in others if judge_difference(v.auc_difference) == "unclear"]:
+        parts.append("these patients leave open what is lost by " + " and ".join(f"{v.name}, {signed(v.auc_difference)}" for v in unclear))
+    parts += [_pruning(v, variants[DENSE]) for v in found.variants if v.compared_with == DENSE]
+    return "; ".join(parts) + f" ({found.held_out_images} images of {found.held_out_patients} held-out patients)."
+
+
+def _speed(variant: Variant) -> str:
+    if abs(variant.latency_ratio - 1.0) <= _SAME_SPEED:
+        return "as fast"
+    return f"{1.0 / variant.latency_ratio:.1f} times faster" if variant.latency_ratio < 1.0 else f"{variant.latency_ratio:.1f} times slower"
+
+
+def _pruning(pruned: Variant, dense: Variant) -> str:
+    saved = 1.0 - pruned.zipped_bytes / dense.zipped_bytes
+    of_dense = pruned.latency_ratio / dense.latency_ratio
+    time = "no time" if abs(of_dense - 1.0) <= _SAME_SPEED else f"{1.0 - of_dense:.0%} of the time"
+    cost = {
+        "no worse": "costs no AUC that counts",
+        "worse": "costs AUC",
+        "unclear": "may cost AUC",
+    }[judge_difference(pruned.auc_difference)]
+    share = pruned.name.removeprefix("int8 pruned ")
+    return f"pruning {share} of the weights saves {saved:.0%} of the zipped bytes and {time} and {cost}, {signed(pruned.auc_difference)}"
+
+
+def draw_precision(found: PrecisionAblation) -> bytes:
+    """AUC, size and latency of every variant, as a PNG."""
+    variants = found.variants
+    auc = Series("AUC", BLUE, "o", [v.auc.value for v in variants], [v.auc.low for v in variants], [v.auc.high for v in variants])
+    sizes = (
+        Series("as a file", BLUE, "o", [v.file_bytes / 1e6 for v in variants]),
+        Series("zipped", VERMILLION, "D", [v.zipped_bytes / 1e6 for v in variants]),
+    )
+    latency = Series("latency", BLUE, "o", [v.latency_ms for v in variants])
+    panels = (
+        Panel("AUC on held-out patients,\n95 % intervals", [auc]),
+        Panel("megabytes", sizes, from_zero=True),
+        Panel("ms on one thread", [latency], from_zero=True),
+    )
+    return draw_panels([v.name for v in variants], panels)
+
+
+def render_precision(found: PrecisionAblation) -> str:
+    """The whole answer in Markdown: sentence, table, what fitting on int8 wins."""
+    note = (
+        f"Heads fitted, calibrated and operating points chosen anew for each variant, sensitivity and specificity at points chosen on other"
+        f" patients; 95 % intervals over patients. The last three variants were fine-tuned for {found.fine_tuning_epochs} epochs, the first"
+        f" of them without pruning. Zipped: deflate. Latency: LiteRT, one thread, this machine."
+    )
+    parts = (answer_precision(found), render_table(found), note, answer_head_fit(found.head_fit), render_head_fit(found.head_fit))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_precision(found: PrecisionAblation, out: Path) -> None:
+    """Write ``precision.md``, ``.json`` and ``.png``."""
+    write_ablation(out, NAME, render_precision(found), found, draw_precision(found))

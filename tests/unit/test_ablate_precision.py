@@ -1,0 +1,274 @@
+"""Number formats and pruning: what the files hold, how they run, what is concluded from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from support.ablations import SIDE, build_config, cohort_of, image_set, striped_images
+
+from edge_agent.errors import ConfigError, ModelContractError
+
+pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+import keras
+
+from model_build import ablate_precision, precision_text
+from model_build.ablation import Embeddings, agreement, fit_and_judge, split_cohort
+from model_build.config import TrainConfig, TrunkConfig
+from model_build.evaluate import Estimate
+from model_build.network import build_network, save_trunk
+from model_build.precision import PRECISIONS, Converted, FloatInterpreter, convert, embed, measure_latencies_ms, read_kernels
+from model_build.pruning import MagnitudePruning, cubic_share, prune_and_fine_tune, zero_share
+from model_build.train import Step
+
+TRUNK = TrunkConfig(block_count=3)
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Iterator[object]:
+    keras.utils.set_random_seed(1)
+    yield build_network(TRUNK, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def models(trunk: object) -> dict[str, Converted]:
+    representative = striped_images(np.eye(2, dtype=np.bool_)[np.arange(8) % 2])
+    return {precision: convert(trunk, precision, representative) for precision in PRECISIONS}
+
+
+def test_formats_differ_in_what_their_kernels_hold(models: dict[str, Converted]) -> None:
+    kernels = {name: read_kernels(model.model) for name, model in models.items()}
+    assert len({found.value_count for found in kernels.values()}) == 1
+    assert kernels["float32"].most_scales == kernels["float16"].most_scales == 0
+    assert kernels["int8 per tensor"].most_scales == 1
+    assert kernels["int8 per channel"].most_scales > 1
+    sizes = {name: len(model.model) for name, model in models.items()}
+    assert sizes["int8 per tensor"] < sizes["int8 per channel"] < sizes["float16"] < sizes["float32"]
+    assert all(model.zipped_bytes() < len(model.model) for model in models.values())
+
+
+def test_every_format_gives_nearly_the_embedding_of_the_trunk(trunk: object, models: dict[str, Converted]) -> None:
+    pixels = striped_images(np.eye(2, dtype=np.bool_)[np.arange(6) % 2])
+    chosen = np.array([1, 2, 5])
+    expected = np.asarray(trunk(pixels[chosen].astype(np.float32) / 127.5, training=False)[0])  # type: ignore[operator]
+    tolerance = {"float32": 1e-4, "float16": 5e-3}
+    for name, model in models.items():
+        worst = np.abs(embed(model, pixels, chosen) - expected).max() / np.abs(expected).max()
+        assert worst < tolerance.get(name, 0.25), name
+
+
+def test_an_int8_model_is_refused_as_a_float_one(models: dict[str, Converted]) -> None:
+    with pytest.raises(ModelContractError, match="float32"):
+        FloatInterpreter(models["int8 per channel"].model)
+
+
+def test_latencies_come_by_round(models: dict[str, Converted]) -> None:
+    grey = striped_images(np.eye(2, dtype=np.bool_))[0]
+    latencies = measure_latencies_ms({name: models[name] for name in ("float32", "int8 per channel")}, grey, rounds=3)
+    assert {name: values.shape for name, values in latencies.items()} == {"float32": (3,), "int8 per channel": (3,)}
+    assert all((values > 0).all() for values in latencies.values())
+
+
+def test_the_share_of_zeros_rises_fast_at_first() -> None:
+    shares = [cubic_share(0.75, progress) for progress in (0.0, 0.25, 0.5, 1.0, 2.0)]
+    assert shares == pytest.approx([0.0, 0.75 * (1 - 0.75**3), 0.75 * (1 - 0.5**3), 0.75, 0.75])
+
+
+def test_pruning_takes_the_smallest_weights_and_leaves_depthwise_kernels_whole() -> None:
+    keras.utils.set_random_seed(2)
+    trunk = build_network(TRUNK, SIDE, SIDE)
+    pointwise = [layer for layer in trunk.layers if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1)]
+    depthwise = [layer for layer in trunk.layers if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    before = [np.abs(layer.get_weights()[0]) for layer in pointwise]
+    depthwise_before = [layer.get_weights()[0].copy() for layer in depthwise]
+    pruning = MagnitudePruning(trunk, 0.6)
+    pruning.choose(1.0)
+    pruning.apply()
+    assert 0.6 <= zero_share(trunk) < 0.61
+    for sizes, layer in zip(before, pointwise, strict=True):
+        gone = layer.get_weights()[0] == 0
+        assert sizes[gone].max() <= sizes[~gone].min()
+    assert all(np.array_equal(layer.get_weights()[0], kernel) for layer, kernel in zip(depthwise, depthwise_before, strict=True))
+
+
+def test_more_than_the_pointwise_weights_can_not_be_pruned() -> None:
+    with pytest.raises(ConfigError, match="too few"):
+        MagnitudePruning(build_network(TRUNK, SIDE, SIDE), 0.99)
+
+
+def test_fine_tuning_ends_with_the_share_of_zeros_also_in_the_int8_file() -> None:
+    keras.utils.set_random_seed(3)
+    trunk = build_network(TRUNK, SIDE, SIDE)
+    targets = np.eye(2, dtype=np.bool_)[np.arange(24) % 2]
+    pixels = striped_images(targets)
+    shares: list[float] = []
+
+    def on_step(step: Step) -> None:
+        shares.append(zero_share(trunk))
+
+    prune_and_fine_tune(
+        trunk, 0.5, pixels, targets, np.arange(24), TrainConfig(batch_size=8), epochs=2, seed=1, multilabel=False, on_step=on_step
+    )
+    assert shares == sorted(shares)
+    assert shares[-1] >= 0.5
+    assert zero_share(trunk) >= 0.5
+    assert read_kernels(convert(trunk, "int8 per channel", pixels[:8]).model).zero_share >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "positive"),
+    [("binary", ["no", "yes"], ["yes"]), ("multiclass", ["a", "b", "c"], ["b", "c"]), ("multilabel", ["x", "y"], ["x", "y"])],
+)
+def test_every_task_is_judged(task: str, labels: list[str], positive: list[str]) -> None:
+    random = np.random.default_rng(4)
+    targets = np.eye(len(labels), dtype=np.bool_)[np.arange(120) % len(labels)]
+    if task == "multilabel":
+        targets = random.random((120, 2)) < 0.4
+    cohort = cohort_of(task, targets, labels, positive)
+    noise = random.normal(size=(120, 5)).astype(np.float32)
+    telling = noise.copy()
+    telling[:, : len(labels)] += 4 * targets
+    good, _ = fit_and_judge(telling[:60], telling[60:], cohort)
+    bad, _ = fit_and_judge(noise[:60], noise[60:], cohort)
+    everybody = np.arange(60)
+    assert good.auc(everybody) > 0.95
+    assert 0.3 < bad.auc(everybody) < 0.7
+    assert good.balanced_accuracy(everybody) > 0.85
+    assert agreement(good, good) == 1.0
+    assert agreement(good, bad) < 0.9
+
+
+def test_heads_fitted_on_other_embeddings_than_they_are_used_on_lose() -> None:
+    random = np.random.default_rng(5)
+    targets = np.eye(2, dtype=np.bool_)[np.arange(200) % 2]
+    cohort = cohort_of("binary", targets, ["no", "yes"], ["yes"])
+    int8 = random.normal(size=(200, 4)).astype(np.float32)
+    int8[:, 0] += 2.5 * targets[:, 1]
+    other = int8[:100, ::-1].copy()  # the telling channel stands elsewhere
+    fit = ablate_precision.compare_head_fits(other, Embeddings(int8[:100], int8[100:]), cohort)
+    assert fit.difference["auc"].low > 0.1
+    assert "wins" in precision_text.answer_head_fit(fit)
+    same = ablate_precision.compare_head_fits(int8[:100], Embeddings(int8[:100], int8[100:]), cohort)
+    assert same.difference["auc"] == Estimate(0.0, 0.0, 0.0)
+    assert "no measurable difference" in precision_text.answer_head_fit(same)
+
+
+@pytest.mark.slow
+def test_a_whole_ablation_has_every_variant(tmp_path: Path) -> None:
+    images = image_set(np.eye(2, dtype=np.bool_)[(np.arange(80) // 2) % 2])
+    cohort = split_cohort(images, build_config("binary", ["no", "yes"], ["yes"]))
+    keras.utils.set_random_seed(6)
+    save_trunk(build_network(TRUNK, SIDE, SIDE), tmp_path / "measured-trunk.npz")
+    found = ablate_precision.measure_precision(tmp_path, images, cohort, tmp_path, epochs=1)
+    assert [v.name for v in found.variants] == [*PRECISIONS, "int8 fine-tuned", "int8 pruned 50%", "int8 pruned 75%"]
+    by_name = {v.name: v for v in found.variants}
+    assert by_name["float32"].auc_difference.value == 0.0
+    assert by_name["float32"].agreement == by_name["float32"].latency_ratio == 1.0
+    assert by_name["int8 pruned 50%"].zero_share >= 0.5
+    assert by_name["int8 pruned 75%"].zero_share >= 0.75
+    assert by_name["int8 pruned 75%"].zipped_bytes < by_name["int8 pruned 50%"].zipped_bytes < by_name["int8 fine-tuned"].zipped_bytes
+    assert (tmp_path / "int8-pruned-75.tflite").stat().st_size == by_name["int8 pruned 75%"].file_bytes
+
+
+def test_pruned_weights_are_kept_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = image_set(np.eye(2, dtype=np.bool_)[np.arange(16) % 2])
+    config = build_config("binary", ["no", "yes"], ["yes"])
+    path = tmp_path / "measured-trunk.npz"
+    save_trunk(build_network(TRUNK, SIDE, SIDE), path)
+    asked: list[tuple[float, int]] = []
+
+    def zero_at_once(trunk: object, share: float, *_: object, epochs: int, **__: object) -> None:
+        asked.append((share, epochs))
+        pruning = MagnitudePruning(trunk, share)
+        pruning.choose(1.0)
+        pruning.apply()
+
+    monkeypatch.setattr(ablate_precision, "prune_and_fine_tune", zero_at_once)
+    trained = ablate_precision.TrainedTrunk(path, cohort_of("binary", images.targets, ["no", "yes"], ["yes"]), images)
+    for epochs in (1, 1, 2):
+        assert zero_share(ablate_precision.prune(trained, 0.5, epochs, tmp_path, lambda step: None)) >= 0.5
+    assert asked == [(0.5, 1), (0.5, 2)]
+    save_trunk(build_network(TRUNK, SIDE, SIDE), path)
+    assert trained.config == config
+    ablate_precision.prune(trained, 0.5, 1, tmp_path, lambda step: None)
+    assert len(asked) == 2, "the same weights again"
+
+
+def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
+    found = ablation_of([FLOAT32, variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4), DENSE])
+    precision_text.write_precision(found, tmp_path)
+    assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablate_precision.PrecisionAblation) == found
+    assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
+    text = (tmp_path / "precision.md").read_text()
+    assert all(f"| {v.name} |" in text for v in found.variants)
+    assert "heads of the int8 model fitted on" in text
+
+
+def test_a_run_without_a_trunk_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"measured-trunk\.npz: missing"):
+        ablate_precision.trunk_path(tmp_path, build_config("binary", ["no", "yes"], ["yes"]))
+
+
+def variant(
+    name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object
+) -> ablate_precision.Variant:
+    figure = Estimate(0.99, 0.98, 1.0)
+    plain = ablate_precision.Variant(
+        name=name,
+        compared_with="float32",
+        file_bytes=file_bytes,
+        zipped_bytes=file_bytes,
+        zero_share=0.0,
+        most_scales=0,
+        auc=figure,
+        sensitivity=figure,
+        specificity=figure,
+        auc_difference=Estimate(*difference),
+        balanced_accuracy_difference=Estimate(*difference),
+        agreement=0.998,
+        latency_ms=10 * ratio,
+        latency_ratio=ratio,
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def ablation_of(variants: list[ablate_precision.Variant]) -> ablate_precision.PrecisionAblation:
+    nothing = {name: Estimate(0.0, -0.001, 0.001) for name in ("auc", "sensitivity", "specificity", "balanced_accuracy")}
+    fit = ablate_precision.HeadFit(on_float=nothing, on_int8=nothing, difference=nothing)
+    return ablate_precision.PrecisionAblation(
+        held_out_images=1000, held_out_patients=600, fine_tuning_epochs=3, variants=variants, head_fit=fit
+    )
+
+
+FLOAT32 = variant("float32", (0, 0, 0), 4_000_000, 1.0)
+DENSE = variant("int8 fine-tuned", (0.001, -0.001, 0.002), 1_000_000, 0.4)
+
+
+def test_the_answer_follows_the_numbers() -> None:
+    found = ablation_of(
+        [
+            FLOAT32,
+            variant("float16", (0, -0.0001, 0.0001), 2_000_000, 1.02),
+            variant("int8 per tensor", (-0.02, -0.03, -0.01), 900_000, 0.39),
+            variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4),
+            DENSE,
+            variant("int8 pruned 50%", (-0.0001, -0.001, 0.001), 1_000_000, 0.41, zipped_bytes=600_000, compared_with="int8 fine-tuned"),
+            variant("int8 pruned 75%", (-0.01, -0.02, -0.006), 1_000_000, 0.4, zipped_bytes=400_000, compared_with="int8 fine-tuned"),
+        ]
+    )
+    answer = precision_text.answer_precision(found)
+    assert answer.startswith("Ship int8 per channel: 4.0 times smaller than float32 and 2.5 times faster")
+    assert "AUC is lost by int8 per tensor, -0.0200" in answer
+    assert "pruning 50% of the weights saves 40% of the zipped bytes and no time and costs no AUC that counts" in answer
+    assert "pruning 75% of the weights saves 60% of the zipped bytes and no time and costs AUC, -0.0100" in answer
+
+
+def test_where_every_format_loses_float32_is_the_answer() -> None:
+    found = ablation_of([FLOAT32, variant("int8 per channel", (-0.02, -0.05, 0.01), 1_000_000, 0.4), DENSE])
+    answer = precision_text.answer_precision(found)
+    assert answer.startswith("No other format is shown to keep the AUC of float32")
+    assert "these patients leave open what is lost by int8 per channel" in answer
