@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from edge_agent.errors import ModelError
+from edge_agent.errors import ConfigError, ModelError
 from model_build.arrays import read_arrays, write_arrays
 from model_build.augment import augment
 from model_build.config import TrainConfig
+from model_build.distill import Distillation
 from model_build.losses import balanced_class_weights, balanced_finding_weights, make_loss, smooth
 from model_build.network import INPUT_DIVISOR, TRAINING_HEAD
 
@@ -89,16 +90,28 @@ class Trainer:
         Of the training head's first weights, the order of the images and their random changes.
     multilabel : bool
         An image may have any number of the labels: sigmoid of each, rather than softmax over them.
+    teacher : keras.Model, optional
+        From :func:`model_build.teacher.load_teacher`, where ``config.distillation`` is given; else None.
     """
 
-    def __init__(self, trunk: Any, label_count: int, config: TrainConfig, seed: int, *, multilabel: bool = False) -> None:
+    def __init__(
+        self, trunk: Any, label_count: int, config: TrainConfig, seed: int, *, multilabel: bool = False, teacher: Any = None
+    ) -> None:
+        if (teacher is None) != (config.distillation is None):
+            raise ConfigError(
+                "a teacher needs the section [train.distillation], and the section needs a teacher: name its run by --teacher"
+            )
         keras.utils.set_random_seed(seed)
         logits = keras.layers.Dense(label_count, name=TRAINING_HEAD)(trunk.outputs[0])
         self.model = keras.Model(trunk.input, logits)
         self._config, self._seed, self._multilabel = config, seed, multilabel
         self._loss = make_loss(config.loss, multilabel=multilabel)
+        self._with_features = keras.Model(trunk.input, [logits, trunk.outputs[1]])
+        self._distillation = Distillation(teacher, trunk, config.distillation, multilabel=multilabel) if config.distillation else None
         self._trunk_variables = trunk.trainable_variables
         self._head_variables = [v for v in self.model.trainable_variables if not any(v is t for t in self._trunk_variables)]
+        self._dropped_variables = list(self._distillation.variables) if self._distillation else []
+        self._head_variables += self._dropped_variables
         self._trunk_optimizer = _make_optimizer(config, config.learning_rate)
         self._head_optimizer = _make_optimizer(config, config.head_learning_rate)
         self._trunk_optimizer.build(self._trunk_variables)
@@ -112,7 +125,10 @@ class Trainer:
     def _train_step(self, grey: Any, targets: Any, weights: Any, seed: Any) -> Any:
         images = augment(tf.cast(grey, tf.float32) / 255.0, self._config.augmentation, seed) * (255.0 / INPUT_DIVISOR)
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(self._loss(targets, self.model(images, training=True)) * weights)
+            logits, feature_map = self._with_features(images, training=True)
+            loss = tf.reduce_mean(self._loss(targets, logits) * weights)
+            if self._distillation is not None:
+                loss += self._distillation.loss(images, logits, feature_map)
         split = len(self._trunk_variables)
         gradients = tape.gradient(loss, [*self._trunk_variables, *self._head_variables])
         self._trunk_optimizer.apply(gradients[:split])
@@ -128,6 +144,7 @@ class Trainer:
         """Write a checkpoint; an interrupted write leaves the old one."""
         arrays = {f"weight_{i}": v.numpy() for i, v in enumerate(self.model.weights)}
         arrays |= {f"average_{i}": v.numpy() for i, v in enumerate(self._averages)}
+        arrays |= {f"dropped_{i}": v.numpy() for i, v in enumerate(self._dropped_variables)}
         arrays |= {f"optimizer_{i}": np.asarray(v.value) for i, v in enumerate(self._optimizer_variables())}
         write_arrays(
             path,
@@ -152,6 +169,8 @@ class Trainer:
                 variable.assign(arrays[f"weight_{i}"])
             for i, average in enumerate(self._averages):
                 average.assign(arrays[f"average_{i}"])
+            for i, variable in enumerate(self._dropped_variables):
+                variable.assign(arrays[f"dropped_{i}"])
             for i, variable in enumerate(self._optimizer_variables()):
                 variable.assign(arrays[f"optimizer_{i}"])
             self.epoch_losses = arrays["epoch_losses"].tolist()
