@@ -21,10 +21,10 @@ from model_build.report import Report
 LABELS: dict[Task, list[str]] = {
     "binary": ["NORMAL", "OPACITY"],
     "multiclass": ["Normal", "Covid", "Viral Pneumonia"],
-    "multilabel": ["Effusion", "Infiltration", "Mass", "Nodule", "Hernia"],
+    "multilabel": ["Effusion", "Mass", "Hernia"],
 }
 POSITIVE: dict[Task, list[str]] = {"binary": ["OPACITY"], "multiclass": ["Covid", "Viral Pneumonia"], "multilabel": []}
-SHARES = (0.35, 0.3, 0.2, 0.1, 0.04)
+SHARES = (0.35, 0.2, 0.06)
 CONFIG = """
 name = "drawn"
 version = "0.0.1"
@@ -125,14 +125,12 @@ def draw_run(folder: Path, task: Task, *, folds: int = 0, count: int = 300, spre
     numbers = patient_folds(images.strata, patients, folds or 3, seed)
     everybody = np.arange(count)
     chosen = everybody if folds else everybody[numbers == 0]
-    if task == "binary":
-        signs = np.where(images.targets[chosen, 1:], 2.0, -2.0)
-    else:
-        signs = np.where(images.targets[chosen], 1.5, -1.5)
+    signs = np.where(images.targets[chosen, 1:] if task == "binary" else images.targets[chosen], 1.5, -1.5)
     logits = (signs + spread * random.standard_normal(signs.shape)).astype(np.float32)
     outputs = HeldOutOutputs(
         logits=logits,
         float_logits=(logits + 0.1 * random.standard_normal(logits.shape)).astype(np.float32),
+        baseline_logits=(signs + 3.0 * random.standard_normal(signs.shape)).astype(np.float32),
         distances=random.random(len(chosen)).astype(np.float32),
         targets=images.targets[chosen],
         strata=images.strata[chosen],
