@@ -150,7 +150,7 @@ def read_images(
     if cache is None or len(candidates) * contract.rows * contract.columns <= in_memory_bytes:
         store = MemoryStore(len(candidates), contract)
     else:
-        store = DiskStore(cache, contract)
+        store = DiskStore(cache, len(candidates), contract)
     with store:
         kept, places = _take_in(root, candidates, contract, store, left_out, on_progress)
     _check_classes(root, candidates, kept, left_out, source)

@@ -193,12 +193,12 @@ def test_a_disk_that_fills_is_told_and_gives_its_space_back(root: Path, monkeypa
 
 def test_two_builds_do_not_fill_one_cache(tmp_path: Path) -> None:
     with (
-        DiskStore(tmp_path, CONTRACT),
+        DiskStore(tmp_path, 1, CONTRACT),
         pytest.raises(ConfigError, match="another build is filling this cache"),
-        DiskStore(tmp_path, CONTRACT),
+        DiskStore(tmp_path, 1, CONTRACT),
     ):
         pass
-    with DiskStore(tmp_path, CONTRACT):
+    with DiskStore(tmp_path, 1, CONTRACT):
         pass
 
 
