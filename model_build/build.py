@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,10 +31,10 @@ from model_build.data.phantom import draw_phantom
 from model_build.data.shortcuts import image_shortcuts
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
 from model_build.embed import Embedded, embed_images, measure_latency_ms
-from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_progress
+from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
 from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
 from model_build.measured import Counts, HeldOutOutputs, Measured, judge, measure
-from model_build.network import INPUT_DIVISOR, build_network, multiply_adds, save_trunk
+from model_build.network import INPUT_DIVISOR, build_network, load_trunk, multiply_adds, save_trunk
 from model_build.package import environment, pack_arrays, write_bundle
 from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
@@ -205,16 +206,20 @@ class Build:
         if kept.exists():
             return
         self._start_trunk()
-        if done.phase == phase.name:
-            _, epochs_done = self.trainer.restore(self.checkpoint)
-        held_out = np.flatnonzero(fold.held_out)
-        self._train(phase, fold.trained_on, epochs_done, held_out)
-        self.trainer.use_averages()
+        held_out, trained = np.flatnonzero(fold.held_out), self.out / f"{fold.stem}-trunk.npz"
+        if trained.exists():
+            load_trunk(self.trainer.model, trained)
+            self.trainer.epoch_losses = [entry.loss for entry in read_epochs(self.epoch_log.path) if entry.phase == phase.name]
+        else:
+            if done.phase == phase.name:
+                _, epochs_done = self.trainer.restore(self.checkpoint)
+            self._train(phase, fold.trained_on, epochs_done, held_out)
+            self.trainer.use_averages()
+            save_trunk(self.trainer.model, trained)
         fitted = self._fit(fold.trained_on)
         (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
         (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
         (self.out / f"{fold.stem}-reference.npz").write_bytes(pack_reference(fitted.reference))
-        save_trunk(self.trainer.model, self.out / f"{fold.stem}-trunk.npz")
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
             "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),
@@ -297,7 +302,8 @@ class Build:
         self.epoch_log = EpochLog(self.out / "epochs.jsonl", done)
         if not resume:
             for fold in self.folds:
-                (self.out / f"{fold.stem}.npz").unlink(missing_ok=True)
+                for name in (f"{fold.stem}.npz", f"{fold.stem}-trunk.npz"):
+                    (self.out / name).unlink(missing_ok=True)
         for fold in self.folds:
             self._measure_fold(fold, done)
         measured, logits = self._measure()
@@ -407,7 +413,8 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
     Returns
     -------
     bool
-        True where a checkpoint of the very same config stands there and ``resume`` asks for it.
+        True where a checkpoint stands there that the same training made, and ``resume`` asks for it. What follows the training (head,
+        calibration, operating point, card) may be another: those steps are then done again.
 
     Raises
     ------
@@ -418,9 +425,22 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
     kept_config, checkpoint = out / "config.toml", out / "checkpoint.npz"
     if checkpoint.exists() and not resume:
         raise ConfigError(f"{out}: holds a checkpoint; go on from it with --resume, or name another --out")
-    if checkpoint.exists() and kept_config.read_text(encoding="utf-8") != config_text:
-        raise ConfigError(f"{out}: its checkpoint was made with another config; name another --out")
+    kept_text = kept_config.read_text(encoding="utf-8") if checkpoint.exists() else config_text
+    if kept_text != config_text:
+        if _training_of(kept_text) != _training_of(config_text):
+            raise ConfigError(f"{out}: its checkpoint was made with another config; name another --out")
+        warn(f"{out}: the config differs from the checkpoint's in what follows the training; only those steps are done again")
+        for outputs in (*out.glob("fold-*.npz"), out / "measured.npz"):
+            if not outputs.stem.endswith(("-trunk", "-reference")):
+                outputs.unlink(missing_ok=True)
     if resume and not checkpoint.exists():
         warn(f"{out}: no checkpoint yet; starting from the beginning")
     kept_config.write_text(config_text, encoding="utf-8")
     return resume and checkpoint.exists()
+
+
+def _training_of(config_text: str) -> dict[str, Any]:
+    """What of a config decides over the trained weights."""
+    said = tomllib.loads(config_text)
+    source = {key: value for key, value in said.get("source", {}).items() if key not in ("title", "licence", "attribution")}
+    return {key: said.get(key) for key in ("task", "seed", "input", "trunk", "train")} | {"source": source}

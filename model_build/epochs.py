@@ -53,7 +53,7 @@ class EpochLog:
     """``epochs.jsonl``, which never holds an epoch that the checkpoint does not."""
 
     def __init__(self, path: Path, done: Done) -> None:
-        self._path = path
+        self.path = path
         kept = []
         for entry in read_epochs(path) if done != NOTHING_DONE and path.exists() else []:
             if entry.phase == done.phase and entry.epoch > done.epochs:
@@ -64,7 +64,7 @@ class EpochLog:
     def append(self, phase: str, epoch: int, loss: float, elapsed_s: float, metrics: dict[str, float]) -> None:
         """Add one epoch."""
         entry = Epoch(phase, epoch, loss, round(elapsed_s, 1), metrics.get("monitor_loss"), metrics.get("monitor_auc"))
-        with self._path.open("ab") as stream:
+        with self.path.open("ab") as stream:
             stream.write(msgspec.json.encode(entry) + b"\n")
 
 
