@@ -32,6 +32,7 @@ from model_build.data.shortcuts import image_shortcuts
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
 from model_build.embed import Embedded, embed_images, measure_latency_ms
 from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
+from model_build.few_labels import fit_self_trained_heads
 from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
 from model_build.measured import Counts, HeldOutOutputs, Measured, judge, measure
 from model_build.network import INPUT_DIVISOR, build_network, load_trunk, multiply_adds, save_trunk
@@ -122,10 +123,13 @@ class Build:
         self.leakage = refuse_leakage(self.images, sides if config.source.folds else held_out[0], config.source)
         self.folds = [Fold(stem, self._drawn(~mask), mask) for stem, mask in zip(stems, held_out, strict=True)]
         self.shipped_on = self._drawn(everybody) if config.source.folds or self._finish_phase().epochs else self.folds[0].trained_on
+        self.never_held_out = everybody if config.source.folds else ~held_out[0]
 
     def _drawn(self, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
         per_class = self.config.train.labels_per_class
-        return draw_labels(self.images.strata, candidates, per_class, self.config.seed) if per_class else candidates
+        if not per_class:
+            return candidates
+        return draw_labels(self.images.strata, candidates, per_class, self.config.seed, self.config.source.labels)
 
     def _main_phase(self, name: str) -> Phase:
         train = self.config.train
@@ -176,8 +180,11 @@ class Build:
             phase, self.images.pixels, self.images.targets, chosen=chosen, epochs_done=epochs_done, on_step=on_step, on_epoch=on_epoch
         )
 
-    def _fit(self, trained_on: NDArray[np.bool_]) -> Fitted:
-        """Convert the trunk as it stands, embed every image, and fit heads and reference on the images trained on."""
+    def _fit(self, trained_on: NDArray[np.bool_], allowed: NDArray[np.bool_]) -> Fitted:
+        """Convert the trunk as it stands, embed every image, and fit heads and reference on the images trained on.
+
+        Of the other images in ``allowed``, self-training uses the pixels.
+        """
         config, source = self.config, self.config.source
         self.progress.stage("int8 conversion", 1)
         candidates = np.flatnonzero(trained_on)
@@ -188,9 +195,12 @@ class Build:
         self.progress.stage("int8 embedding", 1)
         embedded = embed_images(model, self.images.pixels)
         self.progress.stage("heads", 1)
-        heads = classical.fit_heads(
-            embedded.embeddings[trained_on], self.images.targets[trained_on], source.labels, config.task, source.positive, config.head
-        )
+        if config.train.self_training:
+            heads = fit_self_trained_heads(embedded.embeddings, self.images.targets, trained_on, allowed & ~trained_on, config)
+        else:
+            heads = classical.fit_heads(
+                embedded.embeddings[trained_on], self.images.targets[trained_on], source.labels, config.task, source.positive, config.head
+            )
         return Fitted(model, embedded, heads, fit_reference(embedded, self.images.strata, trained_on, config.seed))
 
     def _float_embeddings(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -216,7 +226,7 @@ class Build:
             self._train(phase, fold.trained_on, epochs_done, held_out)
             self.trainer.use_averages()
             save_trunk(self.trainer.model, trained)
-        fitted = self._fit(fold.trained_on)
+        fitted = self._fit(fold.trained_on, ~fold.held_out)
         (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
         (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
         (self.out / f"{fold.stem}-reference.npz").write_bytes(pack_reference(fitted.reference))
@@ -324,7 +334,7 @@ class Build:
                 self.trainer.restart()
         self._train(phase, self.shipped_on, epochs_done, np.zeros(0, np.int64))
         self.trainer.use_averages()
-        return self._fit(self.shipped_on)
+        return self._fit(self.shipped_on, self.never_held_out)
 
     def _report(self, measured: Measured, measured_logits: NDArray[np.float32], shipped: Fitted) -> tuple[Report, Fitted]:
         """The report, and the model that ships with the calibrations that were chosen on the held-out patients."""

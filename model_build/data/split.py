@@ -202,7 +202,9 @@ def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64
     return f"{leakage}{', which the config allows' if leakage else ''}."
 
 
-def draw_labels(strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int) -> NDArray[np.bool_]:
+def draw_labels(
+    strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int, labels: Sequence[str] = ()
+) -> NDArray[np.bool_]:
     """Draw the same number of images of every class.
 
     Parameters
@@ -214,6 +216,8 @@ def draw_labels(strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_cl
     per_class : int
         How many of each class.
     seed : int
+    labels : sequence of str, optional
+        The classes' names, for the message.
 
     Returns
     -------
@@ -228,6 +232,10 @@ def draw_labels(strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_cl
     for stratum in np.unique(strata):
         members = np.flatnonzero(candidates & (strata == stratum))
         if len(members) < per_class:
-            raise ConfigError(f"train.labels_per_class asks for {per_class} images; class {stratum} has {len(members)} to train on")
+            names = dict(enumerate(map(repr, (*labels, "no finding") if labels else ())))
+            raise ConfigError(
+                f"train.labels_per_class asks for {per_class} images; the class {names.get(int(stratum), stratum)} has {len(members)} to"
+                " train on; lower it or give more images"
+            )
         drawn[np.random.default_rng([seed, int(stratum)]).choice(members, per_class, replace=False)] = True
     return drawn

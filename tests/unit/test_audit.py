@@ -91,6 +91,43 @@ def test_the_split_is_the_one_that_training_draws(root: Path) -> None:
     assert found.patients_in_several_splits == []
 
 
+def test_folds_and_grouped_near_copies_are_those_of_training(root: Path) -> None:
+    folds = msgspec.structs.replace(SOURCE, folds=3)
+    found = audit(root, source=folds, seed=1)
+    assert {side: sum(cell.patients for cell in cells.values()) for side, cells in found.counts.items()} == {
+        "fold 1": 2,
+        "fold 2": 2,
+        "fold 3": 2,
+    }
+    assert any(group.across_splits for group in found.near_identical)
+    texture(20).save(root / "SICK" / "p20_a.png")
+    grouped = audit(root, source=msgspec.structs.replace(folds, folds=2, group_near_copies=True), seed=1)
+    assert len(grouped.near_identical) == 2
+    assert not any(group.across_splits for group in grouped.near_identical)
+
+
+def test_findings_are_counted_each_and_none_is_told(tmp_path: Path) -> None:
+    for number in range(8):
+        texture(number).save(tmp_path / f"{number}.png")
+    rows = [
+        f"{number}.png,{findings},p{number}" for number, findings in enumerate(["mass", "mass|nodule", "nodule", "", "", "", "", "hernia"])
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,labels,patient", *rows]) + "\n")
+    examples = list_examples(tmp_path, "manifest")
+    assert {label: cell.images for label, cell in audit_examples(tmp_path, examples).counts["all"].items()} == {
+        "hernia": 1,
+        "mass": 2,
+        "no label": 4,
+        "nodule": 2,
+    }
+    source = msgspec.structs.replace(
+        SOURCE, layout="manifest", labels=["mass", "nodule"], leave_out=["hernia"], patient_pattern="", folds=2
+    )
+    found = audit_examples(tmp_path, examples, source=source, task="multilabel")
+    assert found.outside_the_build == 0
+    assert sum(cells["no label"].images for cells in found.counts.values()) == 5
+
+
 def test_files_and_patients_are_hashed_unless_asked_for_by_name(root: Path) -> None:
     first, second = (CliRunner().invoke(cli, ["audit", str(root), "--patient-pattern", PATTERN, "--format", "json"]) for _ in range(2))
     assert first.exit_code == 0, first.output

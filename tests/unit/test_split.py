@@ -129,5 +129,10 @@ def test_the_same_number_of_every_class_is_drawn_from_the_candidates() -> None:
 
 
 def test_more_labels_than_there_are_can_not_be_drawn() -> None:
-    with pytest.raises(ConfigError, match=r"asks for 5 images; class 1 has 3"):
-        draw_labels(np.array([0] * 9 + [1] * 3), np.ones(12, dtype=np.bool_), 5, seed=0)
+    strata, everything = np.array([0] * 9 + [1] * 3), np.ones(12, dtype=np.bool_)
+    with pytest.raises(ConfigError, match=r"asks for 5 images; the class 1 has 3 to train on"):
+        draw_labels(strata, everything, 5, seed=0)
+    with pytest.raises(ConfigError, match=r"asks for 5 images; the class 'nodule' has 3 to train on"):
+        draw_labels(strata, everything, 5, seed=0, labels=["mass", "nodule"])
+    with pytest.raises(ConfigError, match=r"the class 'no finding' has 3 to train on"):
+        draw_labels(strata, everything, 5, seed=0, labels=["mass"])
