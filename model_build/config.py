@@ -148,7 +148,9 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     model gives the reported figures, the second is shipped. Both rates are peaks: a one-cycle schedule rises to them and falls to zero.
 
     ``labels_per_class`` draws so many images of each class from the training patients and trains on nothing else; 0 takes all. Below
-    ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it.
+    ``fine_tune_from`` of them the pretrained CNN stays as it is and only the head is fitted: so few images would spoil it. With
+    ``self_training`` that head then labels the training patients' other images, whose labels are not looked at, and is fitted once more on
+    all: the labelled images and the others count as much in all.
 
     ``weight_decay`` is for the optimizer adamw alone (0.01 if not given). "sgd" has Nesterov momentum 0.9 and as a rule wants far higher
     rates. "focal" is focal loss with gamma 2. Without ``shuffle`` the images come in the order of the data set, which for most layouts is
@@ -157,6 +159,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     labels_per_class: Annotated[int, Meta(ge=0)] = 0
     fine_tune_from: Count = 250
+    self_training: bool = False
 
     epochs: Count = 8
     batch_size: Count = 32
@@ -176,6 +179,8 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def __post_init__(self) -> None:
         if self.weight_decay is not None and self.optimizer != "adamw":
             raise ValueError(f"weight_decay is for the optimizer adamw; {self.optimizer!r} has none, so remove it")
+        if self.self_training and not self.is_frozen:
+            raise ValueError("self_training needs labels_per_class, and fewer than fine_tune_from; remove it or set them so")
 
     @property
     def decay(self) -> float:
@@ -315,9 +320,19 @@ def parse_build_config(text: str, path: str) -> BuildConfig:
     _check_source(path, config.source)
     if config.task == "multilabel":
         config = msgspec.structs.replace(config, source=msgspec.structs.replace(config.source, positive=config.source.labels))
+    if config.trunk.kind == "tiny" and config.train.is_frozen:
+        raise ConfigError(
+            f"{path}: train.labels_per_class = {config.train.labels_per_class} leaves the trunk as it is, and a tiny one is random then;"
+            ' set trunk.kind = "efficientnet_lite0"'
+        )
     if config.head.inverse_regularization is not None and config.head.kind not in _REGULARIZATION:
         raise ConfigError(
             f"{path}: head.inverse_regularization is for {', '.join(_REGULARIZATION)}; {config.head.kind!r} has none, so remove it"
+        )
+    if config.train.self_training and (config.task == "multilabel" or config.head.kind != "logistic_regression"):
+        raise ConfigError(
+            f"{path}: train.self_training is for tasks binary and multiclass with head.kind = 'logistic_regression', not for"
+            f" {config.task!r} with {config.head.kind!r}; remove it"
         )
     return config
 

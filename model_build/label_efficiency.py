@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract, prepare_input
 from edge_agent.inference.scoring import make_scorer
 from model_build import head as classical
@@ -49,7 +50,14 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> list[Poin
     -------
     list of Point
         One for each of ``LABELS_PER_CLASS`` that the training patients have enough images for; five draws each, the same draws for both.
+
+    Raises
+    ------
+    ConfigError
+        If the config's trunk is not a pretrained one.
     """
+    if config.trunk.kind == "tiny":
+        raise ConfigError('the tiny trunk is random before it is trained; set trunk.kind = "efficientnet_lite0", which is pretrained')
     held_out, _ = hold_out(images.files, config.source, config.seed)
     trunk = build_network(config.trunk, config.input.rows, config.input.columns)
     training = np.flatnonzero(~held_out)
