@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from model_build.data.example import Split
 
 
 @click.command("evaluate")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-def command(bundle: Path, data: Path) -> None:
-    """Measure BUNDLE on DATA, a folder with one folder of images per label."""
-    from model_build.check import evaluate_bundle
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="A build's TOML that says how DATA is laid out; else as the bundle's data were."
+)
+@click.option("--layout", type=click.Choice(["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]), help="How DATA is laid out.")
+@click.option("--patient-pattern", help="For folders: what its first group matches in a file name is the patient.")
+@click.option("--table", help="For manifest: the CSV file's name.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only this part of the data set's own split.")
+def command(
+    bundle: Path, data: Path, config: Path | None, layout: str | None, patient_pattern: str | None, table: str | None, split: Split | None
+) -> None:
+    """Measure BUNDLE on DATA, labelled images in any layout that training reads."""
+    from model_build.check import load_and_evaluate
 
-    click.echo(evaluate_bundle(bundle, data))
+    changes = {"layout": layout, "patient_pattern": patient_pattern, "table": table}
+    click.echo(load_and_evaluate(bundle, data, config, split, **{key: value for key, value in changes.items() if value is not None}))
