@@ -108,7 +108,7 @@ def read_images(
     cache: Path | None = None,
     in_memory_bytes: int = IN_MEMORY_BYTES,
 ) -> ImageSet:
-    """List a data set in its layout and decode the images of the build's classes.
+    """List a data set in its layout and decode the images of the build's classes, on all cores.
 
     Parameters
     ----------
@@ -140,10 +140,6 @@ def read_images(
         If the layout's reader finds a fault, a class has no readable image or one patient only, or the same bytes stand under two labels.
     DiskFullError, StorageError
         If the cache can not be written.
-
-    Notes
-    -----
-    Files are read and decoded on all cores, a few ahead of the one that is taken in.
     """
     candidates, left_out = _candidates(root, list_source(root, source), source, task)
     store: MemoryStore | DiskStore
@@ -163,8 +159,12 @@ def read_images(
         properties=store.properties(places),
         files=kept,
         left_out=left_out,
-        fingerprint=hashlib.sha256("".join(f"{e.sha256} {','.join(map(str, e.labels))}\n" for e in kept).encode()).hexdigest(),
+        fingerprint=_fingerprint(kept),
     )
+
+
+def _fingerprint(kept: Sequence[LabelledFile]) -> str:
+    return hashlib.sha256("".join(f"{entry.sha256} {','.join(map(str, entry.labels))}\n" for entry in kept).encode()).hexdigest()
 
 
 def _take_in(
