@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.errors import ConfigError, StorageError
+from edge_agent.errors import ConfigError, EdgeAgentError, StorageError
 from model_build.build_process import Failure, Order
 from model_build.comparison import DEFAULT_COLUMNS, Entrant
 from model_build.config import BuildConfig, parse_build_config
@@ -175,23 +175,33 @@ def run_experiments(
     failures: dict[str, Failure] = {}
     for number, experiment in enumerate(experiments, start=1):
         settings, title = experiment.settings, f"[{number}/{len(experiments)}] {experiment.name}"
-        shown = settings.verbose if verbose is None else verbose
+        failure = None
         if is_finished(experiment.folder):
             say(f"{title}: finished earlier, in {experiment.folder}")
+        else:
+            say(f"{title}: building in {experiment.folder}")
+            shown = settings.verbose if verbose is None else verbose
+            failure = run_build(Order(experiment.folder, experiment.config_text, data, settings.threads, shown))
+        failure = failure or _unreadable(experiment.folder)
+        if failure is None:
+            (experiment.folder / FAILED).unlink(missing_ok=True)
             on_finished(experiment)
-            continue
-        say(f"{title}: building in {experiment.folder}")
-        failure = run_build(Order(experiment.folder, experiment.config_text, data, settings.threads, shown))
-        if failure is None and not is_finished(experiment.folder):
-            failure = Failure("the build ended without bundle or report", 1)
-        if failure is not None:
+        else:
             say(f"{title}: failed: {failure.message}")
             failures[str(experiment.folder)] = failure
             write_json(experiment.folder / FAILED, failure)
-            continue
-        (experiment.folder / FAILED).unlink(missing_ok=True)
-        on_finished(experiment)
     return failures
+
+
+def _unreadable(folder: Path) -> Failure | None:
+    """Why a build that is said to be finished can not be compared."""
+    if not is_finished(folder):
+        return Failure("the build ended without bundle or report", EdgeAgentError.exit_code)
+    try:
+        read_run(folder)
+    except EdgeAgentError as fault:
+        return Failure(str(fault), fault.exit_code)
+    return None
 
 
 def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[Entrant]:

@@ -72,8 +72,8 @@ class FinishedRun:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a build ran to its end here: bundle and reports are there."""
-    return (folder / BUNDLE / "manifest.json").is_file() and all((folder / name).is_file() for name in REPORTS)
+    """Whether a build ran to its end here: bundle, environment and reports are there."""
+    return all((folder / name).is_file() for name in (f"{BUNDLE}/manifest.json", ENVIRONMENT, *REPORTS))
 
 
 def read_run(folder: Path) -> FinishedRun:

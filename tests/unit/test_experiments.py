@@ -136,6 +136,16 @@ def test_a_build_that_says_it_is_done_and_is_not_has_failed(grid: list[Experimen
     assert failures[str(grid[0].folder)].message == "the build ended without bundle or report"
 
 
+def test_a_damaged_report_costs_one_row_and_not_the_table(grid: list[Experiment], tmp_path: Path) -> None:
+    run(grid, FakeBuilds(), tmp_path)
+    (grid[0].folder / "report.json").write_text("{")
+    builds = FakeBuilds()
+    failures, _ = run(grid, builds, tmp_path)
+    assert builds.orders == []
+    assert [(name, failure.exit_code) for name, failure in failures.items()] == [(str(grid[0].folder), 10)]
+    assert len([row for row in compare(entrants(grid, failures), ["auc"]) if row.failure is None]) == 2
+
+
 def test_the_folder_is_for_one_command_and_one_data_set(tmp_path: Path) -> None:
     out, data = tmp_path / "out", tmp_path / "data"
     refused = pytest.raises(StorageError, match="another `model-build experiments` is at work")
