@@ -45,10 +45,12 @@ FOREST = {"n_estimators": 200, "max_depth": 16, "min_samples_leaf": 3, "class_we
 BOOSTING = {"n_estimators": 200, "learning_rate": 0.1, "max_depth": 3, "subsample": 0.5, "max_features": "sqrt", "random_state": 0}
 
 
-def fit_logistic_regression(embeddings: Floats, positive: Flags, label: str, inverse_regularization: float) -> Head:
-    """Logistic regression on the standardised embedding."""
+def fit_logistic_regression(
+    embeddings: Floats, positive: Flags, label: str, inverse_regularization: float, weights: Floats | None = None
+) -> Head:
+    """Logistic regression on the standardised embedding; ``weights``, float32, shape (images,), say how much each image counts."""
     model = LogisticRegression(C=inverse_regularization, class_weight="balanced", max_iter=2000)
-    return _fit_linear(LogisticRegressionHead, model, embeddings, positive, label)
+    return _fit_linear(LogisticRegressionHead, model, embeddings, positive, label, weights)
 
 
 def fit_linear_discriminant(embeddings: Floats, positive: Flags, label: str, _: float) -> Head:
@@ -63,9 +65,10 @@ def fit_linear_svm(embeddings: Floats, positive: Flags, label: str, inverse_regu
     return _fit_linear(LinearSvmHead, model, embeddings, positive, label)
 
 
-def _fit_linear(kind: type[LinearHead], model: Any, embeddings: Floats, positive: Flags, label: str) -> Head:
-    scaler = StandardScaler().fit(embeddings)
-    model.fit(scaler.transform(embeddings), positive)
+def _fit_linear(kind: type[LinearHead], model: Any, embeddings: Floats, positive: Flags, label: str, weights: Floats | None = None) -> Head:
+    scaler = StandardScaler().fit(embeddings, sample_weight=weights)
+    # Not every model that comes here takes weights.
+    model.fit(scaler.transform(embeddings), positive, **({} if weights is None else {"sample_weight": weights}))
     # The standardisation is folded in: the device multiplies once.
     coefficients = model.coef_[0] / scaler.scale_
     intercept = float(model.intercept_[0] - coefficients @ scaler.mean_)
