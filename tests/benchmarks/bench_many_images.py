@@ -38,7 +38,7 @@ PHANTOMS = 64
 PHANTOM_PX = 320
 SMALLEST_PX, LARGEST_PX = 64, 224
 IMAGES_PER_PATIENT = 3
-TRAINED_ON, EMBEDDED = 3_200, 5_000
+TRAINED_ON, EMBEDDED = 960, 2_000
 CONTRACT = InputContract(rows=160, columns=160)
 SOURCE = SourceConfig(
     labels=["NORMAL", "OPACITY"],
@@ -99,6 +99,7 @@ def measure(folder: Path) -> None:
         outcome = step()
         steps[f"{name}, s"] = time.perf_counter() - started_s
         steps[f"{name}, peak MiB"] = peak_mebibytes()
+        print(f"{name}: {steps[f'{name}, s']:.1f} s, {steps[f'{name}, peak MiB']:,.0f} MiB", file=sys.stderr)
         return outcome
 
     from model_build.data.images import ImageSet, read_images
@@ -118,7 +119,12 @@ def measure(folder: Path) -> None:
     print(timed("leakage", lambda: refuse_leakage(images, held_out, SOURCE)), file=sys.stderr)
     timed("shortcuts", lambda: image_shortcuts(images, SOURCE.labels))
     order = np.random.default_rng(1).permutation(len(images.files))
-    timed("one epoch's batches", lambda: [images.pixels[np.sort(order[start : start + 32])] for start in range(0, len(order), 32)])
+
+    def read_batches() -> None:
+        for start in range(0, len(order), 32):
+            images.pixels[np.sort(order[start : start + 32])]
+
+    timed("one epoch's batches", read_batches)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model_build.embed import embed_images
