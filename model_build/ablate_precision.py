@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +24,26 @@ from model_build.ablation import (
     estimate,
     fit_and_judge,
 )
+from model_build.ablation_output import percent
 from model_build.config import BuildConfig
 from model_build.data.images import ImageSet
 from model_build.evaluate import Estimate
 from model_build.network import build_network, load_trunk, save_trunk
-from model_build.precision import PRECISIONS, Converted, convert, embed, measure_latencies_ms, read_kernels
+from model_build.precision import PRECISIONS, Converted, Latencies, convert, embed, measure_latencies_ms, read_kernels
 from model_build.pruning import prune_and_fine_tune
 from model_build.train import Step
 
 PRUNED_SHARES = (0.0, 0.5, 0.75)
 """Nothing pruned, but fine-tuned alike: what the other two are compared with."""
-FINE_TUNING_EPOCHS = 3
-REFERENCE, DENSE = "float32", "int8 fine-tuned"
+REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """One form of the model and its figures on the held-out patients.
 
     ``compared_with`` names the variant that the two differences are against, on the same patients; ``zero_share`` is that of the kernels'
-    values as stored; ``agreement`` the share of labels equal to those of float32; ``latency_ms`` the median of one thread, and
-    ``latency_ratio`` the median over rounds of what it is of float32's.
+    values as stored; ``agreement`` the share of labels equal to those of float32; ``latency_ms`` the median on one thread, and
+    ``latency_ratio`` what it is of float32's, as :meth:`model_build.precision.Latencies.ratio_to` says.
     """
 
     name: str
@@ -99,6 +100,11 @@ class TrainedTrunk:
         return trunk
 
 
+def default_epochs(config: BuildConfig) -> int:
+    """Length of a fine-tuning: half of the training's."""
+    return math.ceil(config.train.epochs / 2)
+
+
 def trunk_path(run_folder: Path, config: BuildConfig) -> Path:
     """Where a run keeps its measured trunk; the first one where it has folds.
 
@@ -120,7 +126,7 @@ def prune(trained: TrainedTrunk, share: float, epochs: int, out: Path, on_step: 
     """
     recipe = hashlib.sha256(trained.path.read_bytes())
     recipe.update(msgspec.json.encode([trained.config, epochs, trained.images.fingerprint]))
-    kept = out / f"pruned-{share:.0%}-{recipe.hexdigest()[:12]}.npz".replace("%", "")
+    kept = out / f"pruned-{100 * share:.0f}-{recipe.hexdigest()[:12]}.npz"
     if kept.exists():
         return trained.load(kept)
     trunk = trained.load()
@@ -151,12 +157,12 @@ def convert_all(
         on_stage(f"converting to {precision}", 1)
         models[precision] = convert(trunk, precision, representative)
     for share in PRUNED_SHARES:
-        name = f"int8 pruned {share:.0%}" if share else DENSE
+        name = f"{PRUNED} {percent(share)}" if share else DENSE
         batches = len(trained.cohort.training) // min(trained.config.train.batch_size, len(trained.cohort.training))
         on_stage(f"fine-tuning ({name})", epochs * batches)
         models[name] = convert(prune(trained, share, epochs, out, on_step), "int8 per channel", representative)
     for name, converted in models.items():
-        (out / f"{name.replace(' ', '-').replace('%', '')}.tflite").write_bytes(converted.model)
+        (out / f"{name.replace(' %', '').replace(' ', '-')}.tflite").write_bytes(converted.model)
     return models
 
 
@@ -166,7 +172,7 @@ def measure_precision(
     cohort: Cohort,
     out: Path,
     *,
-    epochs: int = FINE_TUNING_EPOCHS,
+    epochs: int,
     on_stage: Callable[[str, int], None] = lambda name, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> PrecisionAblation:
@@ -216,8 +222,8 @@ def measure_precision(
     )
 
 
-def _describe(name: str, converted: Converted, outcomes: Mapping[str, Outcome], latencies: Mapping[str, NDArray[np.float64]]) -> Variant:
-    own, compared_with = outcomes[name], DENSE if name.startswith("int8 pruned") else REFERENCE
+def _describe(name: str, converted: Converted, outcomes: Mapping[str, Outcome], latencies: Mapping[str, Latencies]) -> Variant:
+    own, compared_with = outcomes[name], DENSE if name.startswith(PRUNED) else REFERENCE
     other, cohort, kernels = outcomes[compared_with], own.cohort, read_kernels(converted.model)
     return Variant(
         name=name,
@@ -232,8 +238,8 @@ def _describe(name: str, converted: Converted, outcomes: Mapping[str, Outcome], 
         auc_difference=difference(cohort, own.auc, other.auc),
         balanced_accuracy_difference=difference(cohort, own.balanced_accuracy, other.balanced_accuracy),
         agreement=agreement(own, outcomes[REFERENCE]),
-        latency_ms=float(np.median(latencies[name])),
-        latency_ratio=float(np.median(latencies[name] / latencies[REFERENCE])),
+        latency_ms=float(np.median(latencies[name].medians)),
+        latency_ratio=latencies[name].ratio_to(latencies[REFERENCE]),
     )
 
 

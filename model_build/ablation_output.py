@@ -48,6 +48,11 @@ def figure_text(figure: Estimate, digits: int = 3) -> str:
     return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share as ``25 %``."""
+    return f"{100.0 * share:.{digits}f} %"
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]

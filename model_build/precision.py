@@ -183,7 +183,19 @@ def embed(converted: Converted, pixels: Pixels, chosen: NDArray[np.int64]) -> ND
         return np.stack([embedding for share in shares for embedding in share])
 
 
-def measure_latencies_ms(models: Mapping[str, Converted], grey: NDArray[np.uint8], rounds: int = 20) -> dict[str, NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Latencies:
+    """Durations of one invocation in milliseconds: the median and the shortest of each round, float64, shape (rounds,)."""
+
+    medians: NDArray[np.float64]
+    shortest: NDArray[np.float64]
+
+    def ratio_to(self, other: Latencies) -> float:
+        """How many times as long as another model of the same rounds: by the shortest, which the machine's other work delays least."""
+        return float(np.median(self.shortest / other.shortest))
+
+
+def measure_latencies_ms(models: Mapping[str, Converted], grey: NDArray[np.uint8], rounds: int = 20) -> dict[str, Latencies]:
     """Time one invocation of each model on one thread.
 
     Parameters
@@ -192,21 +204,19 @@ def measure_latencies_ms(models: Mapping[str, Converted], grey: NDArray[np.uint8
     grey : ndarray, uint8, shape (rows, columns, 1)
     rounds : int
         In each of them every model runs ten times, one model after another: what slows the machine down for a while slows all of them, and
-        the ratio of two models within a round stays.
+        the ratio of two models within a round stays. One more round to warm up is left out.
 
     Returns
     -------
-    dict of str to ndarray, float64, shape (rounds,)
-        Median of each round in milliseconds; a round to warm up is left out.
+    dict of str to Latencies
     """
     embedders = {name: model.open() for name, model in models.items()}
-    medians: dict[str, list[float]] = {name: [] for name in models}
+    durations_ms: dict[str, list[list[float]]] = {name: [] for name in models}
     for _ in range(1 + rounds):
         for name, embedder in embedders.items():
-            durations = []
+            durations_ms[name].append([])
             for _ in range(_INVOCATIONS_PER_ROUND):
                 started_ns = time.perf_counter_ns()
                 embedder.invoke(grey)
-                durations.append((time.perf_counter_ns() - started_ns) / 1e6)
-            medians[name].append(float(np.median(durations)))
-    return {name: np.array(values[1:]) for name, values in medians.items()}
+                durations_ms[name][-1].append((time.perf_counter_ns() - started_ns) / 1e6)
+    return {name: Latencies(np.median(values[1:], axis=1), np.min(values[1:], axis=1)) for name, values in durations_ms.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_build.ablate_precision import DENSE, REFERENCE, HeadFit, PrecisionAblation, Variant
+from model_build.ablate_precision import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
 from model_build.ablation_output import (
     AUC_MARGIN,
     Panel,
@@ -14,6 +14,7 @@ from model_build.ablation_output import (
     figure_text,
     judge_difference,
     markdown_table,
+    percent,
     signed,
     write_ablation,
 )
@@ -21,14 +22,14 @@ from model_build.figures import BLUE, VERMILLION
 
 NAME = "precision"
 _SAME_SPEED = 0.1
-"""Latencies whose ratio is nearer to 1 than this are not told apart: two rounds of one model differ as much on a busy machine."""
+"""Latencies whose ratio is nearer to 1 than this are not told apart: one model differs as much from itself on a busy machine."""
 _COLUMNS = (
     "variant",
     "bytes",
     "zipped",
     "zeros",
     "AUC",
-    "AUC against float32, pruned: against fine-tuned",
+    "AUC difference",
     "sensitivity",
     "specificity",
     "labels as float32",
@@ -44,12 +45,12 @@ def render_table(found: PrecisionAblation) -> str:
             v.name,
             f"{v.file_bytes:,}",
             f"{v.zipped_bytes:,}",
-            f"{v.zero_share:.0%}",
+            percent(v.zero_share),
             figure_text(v.auc, 4),
             "" if v.name == REFERENCE else signed(v.auc_difference),
             figure_text(v.sensitivity),
             figure_text(v.specificity),
-            f"{v.agreement:.1%}",
+            percent(v.agreement, 1),
             f"{v.latency_ms:.2f}",
             f"{v.latency_ratio:.2f}",
         )
@@ -101,7 +102,7 @@ def answer_precision(found: PrecisionAblation) -> str:
     else:
         parts = [
             f"Ship {best.name}: {reference.file_bytes / best.file_bytes:.1f} times smaller than float32 and {_speed(best)},"
-            f" AUC {signed(best.auc_difference)} against it, {best.agreement:.1%} of the labels the same"
+            f" AUC {signed(best.auc_difference)} against it, {percent(best.agreement, 1)} of the labels the same"
         ]
     others = [v for v in found.variants if v.compared_with == REFERENCE and v.name not in (REFERENCE, DENSE, best.name)]
     if worse := [v for v in others if judge_difference(v.auc_difference) == "worse"]:
@@ -121,14 +122,14 @@ def _speed(variant: Variant) -> str:
 def _pruning(pruned: Variant, dense: Variant) -> str:
     saved = 1.0 - pruned.zipped_bytes / dense.zipped_bytes
     of_dense = pruned.latency_ratio / dense.latency_ratio
-    time = "no time" if abs(of_dense - 1.0) <= _SAME_SPEED else f"{1.0 - of_dense:.0%} of the time"
+    time = "makes it no faster" if of_dense > 1.0 - _SAME_SPEED else f"saves {percent(1.0 - of_dense)} of the time"
     cost = {
         "no worse": "costs no AUC that counts",
         "worse": "costs AUC",
         "unclear": "may cost AUC",
     }[judge_difference(pruned.auc_difference)]
-    share = pruned.name.removeprefix("int8 pruned ")
-    return f"pruning {share} of the weights saves {saved:.0%} of the zipped bytes and {time} and {cost}, {signed(pruned.auc_difference)}"
+    share = pruned.name.removeprefix(f"{PRUNED} ")
+    return f"pruning {share} of the weights saves {percent(saved)} of the zipped bytes, {time} and {cost}, {signed(pruned.auc_difference)}"
 
 
 def draw_precision(found: PrecisionAblation) -> bytes:
@@ -151,9 +152,10 @@ def draw_precision(found: PrecisionAblation) -> bytes:
 def render_precision(found: PrecisionAblation) -> str:
     """The whole answer in Markdown: sentence, table, what fitting on int8 wins."""
     note = (
-        f"Heads fitted, calibrated and operating points chosen anew for each variant, sensitivity and specificity at points chosen on other"
-        f" patients; 95 % intervals over patients. The last three variants were fine-tuned for {found.fine_tuning_epochs} epochs, the first"
-        f" of them without pruning. Zipped: deflate. Latency: LiteRT, one thread, this machine."
+        "Heads fitted, calibrated and operating points chosen anew for each variant; sensitivity and specificity at points chosen on other"
+        " patients; 95 % intervals over patients. AUC difference: from float32 on the same patients, that of the pruned ones from"
+        f" '{DENSE}', trained on for the same {found.fine_tuning_epochs} epochs without pruning. Zipped: deflate. Latency: LiteRT,"
+        " one thread, this machine."
     )
     parts = (answer_precision(found), render_table(found), note, answer_head_fit(found.head_fit), render_head_fit(found.head_fit))
     return "\n\n".join(parts) + "\n"

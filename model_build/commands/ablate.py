@@ -40,13 +40,13 @@ def _on_file(progress: BarProgress) -> Callable[[int, int], None]:
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @_DATA
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON, figure and converted models; RUN_FOLDER/precision.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Fine-tuning of each pruned model; 3 if not given.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Fine-tuning of each pruned model; half of the run's own epochs if not given.")
 def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None) -> None:
     """Compare float32, float16, dynamic range, int8 (per tensor, per channel) and pruned int8 on the trunk that RUN_FOLDER measured.
 
     The pruned weights are kept in OUT: after a kill, the same command goes on behind the last of them.
     """
-    from model_build.ablate_precision import FINE_TUNING_EPOCHS, measure_precision, trunk_path
+    from model_build.ablate_precision import default_epochs, measure_precision, trunk_path
     from model_build.ablation import read_cohort
     from model_build.config import load_build_config
     from model_build.precision_text import render_precision, write_precision
@@ -63,7 +63,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
             images,
             cohort,
             folder,
-            epochs=epochs or FINE_TUNING_EPOCHS,
+            epochs=epochs or default_epochs(config),
             on_stage=progress.stage,
             on_step=lambda step: progress.advance(
                 step.epoch * step.batches_per_epoch + step.batch, f"epoch {step.epoch + 1}, loss {step.loss:.3f}"
