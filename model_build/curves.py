@@ -6,7 +6,7 @@ one row for each draw of the bootstrap.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,8 +213,10 @@ class RiskCoverage:
         return _each_row(row_values, weights.shape[:-1], len(coverages))
 
 
-def patient_band(patients: Integers, figure: Callable[[Floats], Floats], seed: int) -> tuple[Floats, Floats]:
-    """A 95 % interval of one or several figures, by bootstrap over patients.
+def patient_quantiles(
+    patients: Integers, figure: Callable[[Floats], Floats], seed: int, shares: Sequence[float] = (0.025, 0.975)
+) -> tuple[Floats, ...]:
+    """Quantiles of one or several figures over draws of patients with replacement.
 
     Parameters
     ----------
@@ -224,11 +226,13 @@ def patient_band(patients: Integers, figure: Callable[[Floats], Floats], seed: i
         From weights, shape (draws, images), equal within a patient, to the figures, shape (draws, points); NaN where there is none.
     seed : int
         Of the draws.
+    shares : sequence of float
+        Which quantiles; the ends of a 95 % interval if not given.
 
     Returns
     -------
-    low, high : ndarray, float64, shape (points,)
-        The 2.5 and 97.5 percentiles, point by point, over 1,000 draws; NaN where no draw has a value.
+    tuple of ndarray, float64, shape (points,)
+        Each quantile, point by point, over 1,000 draws; NaN where no draw has a value.
     """
     _, patient_of = np.unique(patients, return_inverse=True)
     count, random = int(patient_of.max()) + 1, np.random.default_rng(seed)
@@ -239,7 +243,7 @@ def patient_band(patients: Integers, figure: Callable[[Floats], Floats], seed: i
         found.append(figure(np.stack(drawn)[:, patient_of].astype(np.float64)))
     values = np.concatenate(found)
     known = ~np.isnan(values).all(axis=0)
-    low, high = np.full((2, values.shape[1]), np.nan)
+    quantiles = np.full((len(shares), values.shape[1]), np.nan)
     if known.any():
-        low[known], high[known] = np.nanquantile(values[:, known], [0.025, 0.975], axis=0)
-    return low, high
+        quantiles[:, known] = np.nanquantile(values[:, known], shares, axis=0)
+    return tuple(quantiles)

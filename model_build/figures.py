@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model_build.curves import Booleans, RiskCoverage, log_odds, patient_band, reliability
+from model_build.curves import Booleans, RiskCoverage, log_odds, patient_quantiles, reliability
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey print by the line's pattern, which goes with the colour.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
 }
 _PROBABILITY_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 _PANEL_COLUMNS = 5
+_TITLE_LENGTH = 22
 
 
 def svg(figure: Figure) -> bytes:
@@ -41,6 +42,12 @@ def svg(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()
+
+
+def short_name(label: str) -> str:
+    """A label as the title of a small panel."""
+    name = label.replace("_", " ")
+    return name if len(name) <= _TITLE_LENGTH else f"{name[: _TITLE_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def draw_axes(width: float = 4.8, height: float = 4.4) -> tuple[Figure, Axes]:
@@ -54,7 +61,7 @@ def draw_grid(count: int, draw: Callable[[Axes, int], None], xlabel: str, ylabel
     columns = min(count, _PANEL_COLUMNS if count > 4 else 4)
     rows = -(-count // columns)
     with mpl.rc_context({**STYLE, "font.size": 9}):
-        figure = Figure(figsize=(0.4 + 1.85 * columns, 0.3 + 2.15 * rows), layout="constrained")
+        figure = Figure(figsize=(0.4 + 1.85 * columns, 0.3 + 2.0 * rows), layout="constrained")
         every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for index, axes in enumerate(every):
             if index >= count:
@@ -130,7 +137,7 @@ def draw_reliability_panels(shown: Sequence[Calibrated]) -> bytes:
 
     def draw(axes: Axes, index: int) -> None:
         _plot_reliability(axes, shown[index], with_counts=False)
-        axes.set_title(f"{shown[index].name}\nECE {shown[index].error:.3f}", fontsize=9, loc="left")
+        axes.set_title(f"{short_name(shown[index].name)}\nECE {shown[index].error:.3f}", fontsize=9, loc="left")
         axes.set(xlim=(-0.06, 1.06), ylim=(-0.06, 1.06), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
 
     return draw_grid(len(shown), draw, "calibrated probability", "share of positive images")
@@ -151,7 +158,7 @@ def draw_risk_coverage(kept: RiskCoverage, patients: NDArray[np.int64], decided_
         Of the bootstrap.
     """
     coverages = np.linspace(0.3, 1.0, _GRID_POINTS)
-    low, high = patient_band(patients, lambda weights: kept.risk_at(coverages, weights), seed)
+    low, high = patient_quantiles(patients, lambda weights: kept.risk_at(coverages, weights), seed)
     risk = kept.risk_at(coverages, np.ones(len(patients)))
     with mpl.rc_context(STYLE):
         figure, axes = draw_axes()

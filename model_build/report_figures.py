@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_agent.inference.decision import point_scores
 from model_build import figures, threshold_figures
 from model_build.config import BuildConfig
-from model_build.curves import Booleans, RiskCoverage, expected_calibration_error, patient_band
+from model_build.curves import Booleans, RiskCoverage, expected_calibration_error, patient_quantiles
 from model_build.epochs import Epoch
 from model_build.evaluate import Estimate, Scored, point_scored
 from model_build.held_out import HeldOut
@@ -79,8 +79,11 @@ def measure_calibration_errors(evidence: Evidence) -> list[CalibrationError]:
         ) -> NDArray[np.float64]:
             return expected_calibration_error(own, truth, weights)
 
-        low, high = patient_band(evidence.kept.patients, error, evidence.config.seed)
-        found.append(CalibrationError(name, Estimate(float(error(np.ones(len(positive)))[0]), float(low[0]), float(high[0]))))
+        value = float(error(np.ones(len(positive)))[0])
+        quantiles = patient_quantiles(evidence.kept.patients, error, evidence.config.seed, (0.025, 0.5, 0.975))
+        low, middle, high = (float(quantile[0]) for quantile in quantiles)
+        # Resampling adds noise to every bin, so that draws lie above the value: the interval is moved down by as much.
+        found.append(CalibrationError(name, Estimate(value, max(0.0, low - middle + value), high - middle + value)))
     return found
 
 

@@ -157,5 +157,5 @@ def rewrite_html_report(folder: Path, data: Path | None) -> Path:
         If config.toml or report.json is missing; and as :func:`write_html_report`.
     """
     report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
-    images = None if data is None else read_images(data, config.source, config.input, task=config.task)
+    images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / "pixels")
     return write_html_report(folder, report, config, images)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_build.config import BuildConfig
-from model_build.curves import Booleans, Floats, RankedScores, patient_band
+from model_build.curves import Booleans, Floats, RankedScores, patient_quantiles
 from model_build.evaluate import Estimate, Scored
 from model_build.held_out import UNKNOWN_AGE, HeldOut
 from model_build.measured import MIN_POSITIVES, Measured
@@ -53,7 +53,7 @@ def _groups(kept: HeldOut) -> Iterator[tuple[str, str, Booleans]]:
             yield "age, years", _UNKNOWN, ages == UNKNOWN_AGE
 
 
-def _estimate(values: Floats, band: tuple[Floats, Floats], index: int) -> Estimate:
+def _estimate(values: Floats, band: tuple[Floats, ...], index: int) -> Estimate:
     return Estimate(float(values[index]), float(band[0][index]), float(band[1][index]))
 
 
@@ -99,7 +99,7 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
                 rates = [weights @ (hit & side) / (weights @ side) for hit, side in ((called, there), (~called, ~there))]
             return np.stack([mean, *rates], axis=-1)
 
-        values, band = measure(np.ones(len(there))), patient_band(kept.patients[own], measure, config.seed)
+        values, band = measure(np.ones(len(there))), patient_quantiles(kept.patients[own], measure, config.seed)
         return _estimate(values, band, 0), _estimate(values, band, 1), _estimate(values, band, 2)
 
     groups = list(_groups(kept))

@@ -11,9 +11,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from model_build.curves import Booleans, Floats, Integers, RankedScores, patient_band
+from model_build.curves import Booleans, Floats, Integers, RankedScores, patient_quantiles
 from model_build.evaluate import Scored
-from model_build.figures import BAND_LABEL, BAND_OPACITY, BLUE, COLOURS, GREY, LINES, STYLE, VERMILLION, draw_axes, draw_grid, svg
+from model_build.figures import (
+    BAND_LABEL,
+    BAND_OPACITY,
+    BLUE,
+    COLOURS,
+    GREY,
+    LINES,
+    STYLE,
+    VERMILLION,
+    draw_axes,
+    draw_grid,
+    short_name,
+    svg,
+)
 
 CurveKind = Literal["roc", "precision_recall"]
 _AXES = {"roc": ("1 - specificity", "sensitivity"), "precision_recall": ("recall (sensitivity)", "precision")}
@@ -67,7 +80,7 @@ def measure_curves(name: str, scored: Scored, patients: Integers, seed: int, *, 
     ranked, once = RankedScores(scored.probabilities, positive, scored.folds), np.ones(len(positive))
     rates = np.linspace(0.0, 1.0, _GRID_POINTS)
     recalls = rates[1:]
-    band = patient_band(
+    band = patient_quantiles(
         patients, lambda w: np.concatenate([ranked.sensitivity_at(rates, w), ranked.precision_at(recalls, w)], axis=1), seed
     )
     (low, recall_low), (high, recall_high) = (np.split(side, [_GRID_POINTS]) for side in band)
@@ -90,8 +103,8 @@ def _area_name(kind: CurveKind) -> str:
     return "AUC" if kind == "roc" else "average precision"
 
 
-def _plot(axes: Axes, curve: Curve, colour: str, line: Any, label: str | None) -> None:
-    axes.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=BAND_OPACITY, linewidth=0)
+def _plot(axes: Axes, curve: Curve, colour: str, line: Any, label: str | None, opacity: float = BAND_OPACITY) -> None:
+    axes.fill_between(curve.at, curve.low, curve.high, color=colour, alpha=opacity, linewidth=0)
     axes.plot(curve.at, curve.values, color=colour, linestyle=line, linewidth=1.5, label=label)
     if curve.point is not None:
         axes.plot(
@@ -112,17 +125,18 @@ def draw_curves(curves: Sequence[Curve]) -> bytes:
     A dotted line shows what guessing gives. Where every curve is good, their corner is drawn once more and larger.
     """
     kind = curves[0].kind
+    opacity = BAND_OPACITY if len(curves) == 1 else BAND_OPACITY / 2  # bands lie on one another
     with mpl.rc_context(STYLE):
         figure, axes = draw_axes()
         for curve, colour, line in zip(curves, COLOURS, LINES, strict=False):
             name = _area_name(kind) if len(curves) == 1 else f"{curve.name}: {_area_name(kind)}"
-            _plot(axes, curve, colour, line, f"{name} {curve.area:.4f}")
+            _plot(axes, curve, colour, line, f"{name} {curve.area:.4f}", opacity)
         _plot_chance(axes, curves[0])
         if min(curve.area for curve in curves) >= _GOOD_AREA:
             left, bottom = _CORNERS[kind]
             inset = axes.inset_axes((0.42, 0.2, 0.5, 0.5), xlim=(left, left + 0.16), ylim=(bottom, bottom + 0.16))
             for curve, colour, line in zip(curves, COLOURS, LINES, strict=False):
-                _plot(inset, curve, colour, line, None)
+                _plot(inset, curve, colour, line, None, opacity)
             inset.tick_params(labelsize=8)
             axes.indicate_inset_zoom(inset, edgecolor=GREY)
         xlabel, ylabel = _AXES[kind]
@@ -142,7 +156,7 @@ def draw_curve_panels(curves: Sequence[Curve]) -> bytes:
         _plot(axes, curve, BLUE, "-", None)
         _plot_chance(axes, curve)
         area = "AUC" if kind == "roc" else "AP"
-        axes.set_title(f"{curve.name}, {curve.positives} images\n{area} {curve.area:.3f}", fontsize=9, loc="left")
+        axes.set_title(f"{short_name(curve.name)}\n{area} {curve.area:.3f}, n = {curve.positives}", fontsize=9, loc="left")
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
 
     return draw_grid(len(curves), draw, xlabel, ylabel)

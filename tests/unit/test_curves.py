@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_build.curves import RankedScores, RiskCoverage, expected_calibration_error, log_odds, patient_band, reliability
+from model_build.curves import RankedScores, RiskCoverage, expected_calibration_error, log_odds, patient_quantiles, reliability
 from model_build.evaluate import patient_draws, roc_auc
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.3, 0.2], np.float32)
@@ -86,10 +86,10 @@ def test_risk_coverage_keeps_the_most_certain_first() -> None:
     assert kept.risk_at(np.array([0.6, 1.0]), np.array([[0.0, 2.0, 1.0, 0.0]])).tolist() == [pytest.approx([0.0, 1 / 3])]
 
 
-def test_patient_band_draws_whole_patients() -> None:
+def test_patient_quantiles_draw_whole_patients() -> None:
     # One patient's images are all 0, the other's all 1: by patients the mean is 0, 1 or between; by images it could never be.
     patients, values = np.array([7, 3] * 50), np.array([0.0, 1.0] * 50)
-    low, high = patient_band(patients, lambda weights: (weights @ values / weights.sum(axis=1))[:, np.newaxis], seed=1)
+    low, high = patient_quantiles(patients, lambda weights: (weights @ values / weights.sum(axis=1))[:, np.newaxis], seed=1)
     assert (low[0], high[0]) == (0.0, 1.0)
-    low, high = patient_band(patients, lambda weights: np.full((len(weights), 1), np.nan), seed=1)
+    low, high = patient_quantiles(patients, lambda weights: np.full((len(weights), 1), np.nan), seed=1)
     assert np.isnan([low[0], high[0]]).all()
