@@ -41,6 +41,7 @@ from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
 from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.report_html import write_html_report
+from model_build.teacher import load_teacher
 from model_build.train import Phase, Step, Trainer
 
 _GOLDEN_COUNT = 4
@@ -84,8 +85,8 @@ class Build:
     trunk: Any
     trainer: Trainer
 
-    def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Progress) -> None:
-        self.config, self.data, self.out, self.progress = config, data, out, progress
+    def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Progress, *, teacher: Path | None = None) -> None:
+        self.config, self.data, self.out, self.progress, self.teacher = config, data, out, progress, teacher
         self.checkpoint = out / "checkpoint.npz"
         self.measured_path = out / "measured.json"
         self._started_s, self._earlier_s = time.monotonic(), 0.0
@@ -153,8 +154,11 @@ class Build:
         keras.backend.clear_session()
         gc.collect()
         self.trunk = build_network(config.trunk, config.input.rows, config.input.columns)
+        teacher = None
+        if self.teacher is not None:
+            teacher = load_teacher(self.teacher, config, fingerprint=self.images.fingerprint, held_out=self.folds[0].held_out)
         multilabel = config.task == "multilabel"
-        self.trainer = Trainer(self.trunk, len(config.source.labels), config.train, config.seed, multilabel=multilabel)
+        self.trainer = Trainer(self.trunk, len(config.source.labels), config.train, config.seed, multilabel=multilabel, teacher=teacher)
 
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._started_s

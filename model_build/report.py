@@ -47,6 +47,27 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, Any]
 
 
+def decode_report(content: bytes) -> Report:
+    """Read ``report.json``.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it is not what a build of this version wrote.
+    """
+    return msgspec.convert(_with_nan(msgspec.json.decode(content)), Report)
+
+
+def _with_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that could not be computed stands as null, and is NaN again here."""
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    figures = ("value", "low", "high", "float_auc", "int8_auc")
+    return {key: float("nan") if item is None and key in figures else _with_nan(item) for key, item in value.items()}
+
+
 def metric_name(key: str) -> str:
     """The name of a figure as people read it."""
     return METRIC_NAMES.get(key, key.replace("_", " "))

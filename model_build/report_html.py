@@ -16,7 +16,7 @@ from model_build.data.images import ImageSet, read_images
 from model_build.epochs import Epoch, read_epochs
 from model_build.held_out import HeldOut, read_held_out
 from model_build.measured import Measured
-from model_build.report import NOTICE, Report, metric_name, shortcut_sentence, split_name, who_was_trained_on
+from model_build.report import NOTICE, Report, decode_report, metric_name, shortcut_sentence, split_name, who_was_trained_on
 from model_build.report_figures import draw_figures, gather_evidence, measure_calibration_errors
 from model_build.report_films import show_mistakes
 from model_build.report_tables import class_rows, counts_table, coverage_rows, finding_rows
@@ -100,7 +100,7 @@ def render_html(
 
 def _read_report(path: Path) -> Report:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        return decode_report(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
     except (OSError, msgspec.DecodeError) as fault:

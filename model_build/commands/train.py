@@ -24,9 +24,12 @@ INTERRUPTED = 130
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the data set, laid out as CONFIG says.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch in the run folder.")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path), help="Finished run folder to learn from, for a CONFIG with [train.distillation]."
+)
 @TRACK
 @WANDB
-def command(config: Path, data: Path, out: Path | None, resume: bool, track: str | None, wandb: bool) -> None:
+def command(config: Path, data: Path, out: Path | None, resume: bool, teacher: Path | None, track: str | None, wandb: bool) -> None:
     """Train what CONFIG says and write OUT/bundle, OUT/report.html, OUT/report.md and OUT/report.json."""
     # TensorFlow writes its start-up lines past Python; only its errors are for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -48,7 +51,9 @@ def command(config: Path, data: Path, out: Path | None, resume: bool, track: str
     going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))
     write_json(run_folder / ENVIRONMENT, environment())
     with BarProgress() as progress:
-        built, bundle = _run_or_tell_how_to_resume(Build(build_config, data, run_folder, progress), config, data, run_folder, going_on)
+        built, bundle = _run_or_tell_how_to_resume(
+            Build(build_config, data, run_folder, progress, teacher=teacher), config, data, run_folder, going_on
+        )
     for line in summary_lines(built):
         click.echo(line)
     click.echo(f"bundle: {bundle.directory}  ({built.model_size_bytes:,} bytes of model)")
@@ -61,7 +66,8 @@ def _run_or_tell_how_to_resume(build: Build, config: Path, data: Path, out: Path
     try:
         return build.run(resume=resume)
     except KeyboardInterrupt:
-        command = f"model-build train {config} --data {data} --out {out} --resume"
+        learning = f" --teacher {build.teacher}" if build.teacher is not None else ""
+        command = f"model-build train {config} --data {data} --out {out}{learning} --resume"
         kept = "The last finished epoch is kept." if build.checkpoint.exists() else "No epoch was finished yet."
         click.echo(f"\nStopped. {kept} Go on with:  {command}", err=True)
         sys.exit(INTERRUPTED)
