@@ -57,7 +57,7 @@ def answer_augmentation(found: AugmentationAblation) -> str:
             f" are the difference is {_measured(best.balanced_accuracy_difference)}"
         )
     others = [g for g in found.groups if g.name != BASELINE and g is not best]
-    rest = "; ".join(f"{_name(g)}: {_measured(g.shift_mean_difference)} under shift" for g in others)
+    rest = "; ".join(f"{_name(g)} under shift: {_measured(g.shift_mean_difference)}" for g in others)
     return f"{head}; {rest} ({found.held_out_images} images of {found.held_out_patients} held-out patients, {found.epochs} epochs)."
 
 
@@ -68,7 +68,7 @@ def _name(group: Group) -> str:
 def _measured(difference: Estimate) -> str:
     """A difference, and whether these patients show it."""
     text = signed(difference, 3)
-    return text if difference.low > 0.0 or difference.high < 0.0 else f"{text}, which these patients can not tell from none"
+    return text if difference.low > 0.0 or difference.high < 0.0 else f"{text}, nothing that can be measured on these patients"
 
 
 def draw_augmentation(found: AugmentationAblation) -> bytes:
