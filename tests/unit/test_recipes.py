@@ -180,3 +180,8 @@ def test_missing_files_are_named(tmp_path: Path, base: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"none\.toml: can not be read as the recipes' base"):
         read_recipes(tmp_path / "a.json", tmp_path / "none.toml")
+
+
+def test_the_example_that_ships_can_be_read(repository: Path) -> None:
+    recipes = read_recipes(repository / "model_build" / "configs" / "grid.json")
+    assert len({recipe.config_text for recipe in recipes}) == 3
