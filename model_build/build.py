@@ -173,10 +173,11 @@ class Build:
             self.progress.advance(done, f"epoch {step.epoch + 1} of {phase.epochs}, loss {step.loss:.3f}")
 
         def on_epoch(done: int) -> None:
-            self.trainer.elapsed_s = self._elapsed_s()
-            self.trainer.save(self.checkpoint, phase, done)
             metrics = monitor_metrics(self.trainer.model, self.images, monitored, multilabel=self.config.task == "multilabel")
+            self.trainer.elapsed_s = self._elapsed_s()
+            # The line first: one that the checkpoint does not hold is dropped on resuming, one that is missing could not be made again.
             self.epoch_log.append(phase.name, done, self.trainer.epoch_losses[-1], self.trainer.elapsed_s, metrics)
+            self.trainer.save(self.checkpoint, phase, done)
 
         batch_size = min(self.config.train.batch_size, len(chosen))
         self.progress.stage(f"training ({phase.name})", phase.epochs * (len(chosen) // batch_size))
