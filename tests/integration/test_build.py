@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -113,10 +114,11 @@ def test_the_report_says_who_was_trained_on(built: Path) -> None:
     assert measured["held_out"]["patients"] == 6
     assert report["shipped"]["images"] == 40
     assert len(measured["epoch_losses"]) == 2
-    assert 0.9 <= measured["float_int8_agreement"] <= 1.0
+    assert 0.9 <= measured["points"][0]["float_int8_agreement"] <= 1.0
+    assert 0.0 <= measured["points"][0]["baseline_auc"]["value"] <= 1.0
     assert list(report["left_out"].values()) == [1]
     assert "0 patient(s) and 0 pair(s)" in report["leakage"]
-    matrix = measured["confusion"]
+    matrix = report_matrix(built)
     assert sum(matrix.values()) == measured["held_out"]["images"]
     text = (built / "report.md").read_text()
     assert "Not a diagnosis" in text
@@ -125,9 +127,35 @@ def test_the_report_says_who_was_trained_on(built: Path) -> None:
     assert "p900" not in text
 
 
+def test_every_epoch_leaves_a_line(built: Path) -> None:
+    lines = [json.loads(line) for line in (built / "epochs.jsonl").read_text().splitlines()]
+    assert [(line["phase"], line["epoch"]) for line in lines] == [("measure", 1), ("measure", 2), ("finish", 1)]
+    assert all(line["loss"] > 0 for line in lines)
+    assert all("monitor_loss" in line for line in lines[:2])
+    # In the last phase everybody is trained on: there is nobody to monitor.
+    assert "monitor_loss" not in lines[2]
+
+
+def test_another_head_or_point_is_fitted_without_training_again(built: Path, films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(built, out)
+    config = tmp_path / "tiny.toml"
+    config.write_text(CONFIG + '[head]\nkind = "linear_discriminant"\n[decision]\nrule = "youden"\n')
+    done = run("train", config, "--data", films, "--out", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "only those steps are done again" in done.stderr
+    assert "epoch" not in done.stderr
+    before, after = (load_bundle(folder / "bundle") for folder in (built, out))
+    assert (before.heads[0].kind, after.heads[0].kind) == ("logistic_regression", "linear_discriminant")
+    assert np.array_equal(before.golden_embeddings, after.golden_embeddings)
+    config.write_text(CONFIG.replace("epochs = 2", "epochs = 3"))
+    other = run("train", config, "--data", films, "--out", out, "--resume")
+    assert (other.returncode, "made with another config" in other.stderr) == (10, True), other.stderr
+
+
 def test_the_manifest_keeps_the_provenance(built: Path) -> None:
     manifest = json.loads((built / "bundle" / "manifest.json").read_text())
-    assert (manifest["format"], manifest["serial"], manifest["task"]) == (1, 3, "binary")
+    assert (manifest["format"], manifest["serial"], manifest["task"]) == (2, 3, "binary")
     assert manifest["training"]["config"]["train"]["epochs"] == 2
     assert manifest["training"]["environment"]["packages"]["tensorflow"][0].isdigit()
     assert "Not for real films." in (built / "bundle" / "MODEL_CARD.md").read_text()
@@ -165,7 +193,7 @@ def test_the_html_report_needs_nothing_else_and_names_nobody(built: Path, films:
 
 
 def report_matrix(run_folder: Path) -> dict[str, int]:
-    matrix: dict[str, int] = json.loads((run_folder / "report.json").read_text())["measured"]["confusion"]
+    matrix: dict[str, int] = json.loads((run_folder / "report.json").read_text())["measured"]["points"][0]["confusion"]
     return matrix
 
 
