@@ -11,16 +11,23 @@ import click
 @click.command("label-efficiency")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set, in the layout that CONFIG names.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table, its JSON and the figure.")
-def command(config: Path, data: Path, out: Path) -> None:
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table, JSON and figure; a run's report shows them.")
+@click.option("--variants", is_flag=True, help="Measure what else was tried too: blocks, copies, heads, unlabelled images (10 minutes).")
+def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     """Show how good the model of CONFIG gets from 10 to 500 labels per class, beside raw pixels."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model_build.config import load_build_config
-    from model_build.data.images import read_images
-    from model_build.label_efficiency import measure_label_efficiency, render_table, write_label_efficiency
-    from model_build.progress import BarProgress
 
     build_config = load_build_config(config)
+    if not data.is_dir():
+        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
+    import msgspec
+
+    from model_build.data.grouping import group_near_copies
+    from model_build.data.images import read_images
+    from model_build.label_efficiency import make_trial, measure_label_efficiency, render_table, write_label_efficiency
+    from model_build.progress import BarProgress
+
     with BarProgress() as progress:
         progress.stage("reading images", 1)
         images = read_images(
@@ -29,8 +36,16 @@ def command(config: Path, data: Path, out: Path) -> None:
             build_config.input,
             lambda done, total: progress.advance(done, f"{done} of {total} files"),
             task=build_config.task,
+            cache=out / "pixels",
         )
+        if build_config.source.group_near_copies:
+            images = group_near_copies(images)
         progress.stage("embedding and fitting", 1)
-        points = measure_label_efficiency(build_config, images)
-    write_label_efficiency(points, out)
-    click.echo(render_table(points))
+        measured = measure_label_efficiency(build_config, images)
+        if variants:
+            from model_build.few_labels_variants import measure_variants
+
+            progress.stage("variants", 1)
+            measured = msgspec.structs.replace(measured, variants=measure_variants(make_trial(build_config, images)))
+    write_label_efficiency(measured, out)
+    click.echo(render_table(measured))

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from model_build.config import BuildConfig, load_build_config
-from model_build.data.images import read_images
+from edge_agent.errors import ConfigError
+from model_build.config import BuildConfig, load_build_config, parse_build_config
+from model_build.data.images import ImageSet, read_images
 from model_build.data.phantom import save_phantom
-from model_build.label_efficiency import Point, draw_curve, measure_label_efficiency, render_table, write_label_efficiency
+from model_build.few_labels_variants import SIZES, measure_variants
+from model_build.label_efficiency import (
+    LabelEfficiency,
+    Point,
+    Variant,
+    compare_variants,
+    draw_curve,
+    make_trial,
+    measure_label_efficiency,
+    render_table,
+    write_label_efficiency,
+)
+from model_build.written_parts import read_parts
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +55,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_shipped_config_freezes_the_cnn(config: BuildConfig) -> None:
     assert config.train.labels_per_class == 100
     assert config.train.is_frozen
-    assert not msgspec.structs.replace(config.train, labels_per_class=0).is_frozen
-    assert not msgspec.structs.replace(config.train, labels_per_class=config.train.fine_tune_from).is_frozen
+    assert config.train.self_training
+    for count in (0, config.train.fine_tune_from):
+        assert not msgspec.structs.replace(config.train, labels_per_class=count, self_training=False).is_frozen
 
 
 def test_a_build_of_few_labels_trains_on_just_these(config: BuildConfig, films: Path, tmp_path: Path) -> None:
@@ -64,18 +81,159 @@ def test_a_build_of_few_labels_trains_on_just_these(config: BuildConfig, films: 
     assert "never trained on" in (tmp_path / "report.md").read_text()
 
 
+def test_self_training_reads_no_label_of_the_other_images(config: BuildConfig) -> None:
+    from model_build.few_labels import fit_self_trained_heads
+
+    random = np.random.default_rng(0)
+    truth = random.random(400) < 0.5
+    embeddings = (random.normal(size=(400, 12)) + truth[:, np.newaxis] * 0.8).astype(np.float32)
+    targets, labelled = np.stack([~truth, truth], axis=1), np.zeros(400, np.bool_)
+    labelled[:16] = True
+    unlabelled = np.zeros(400, np.bool_)
+    unlabelled[16:300] = True
+    heads = fit_self_trained_heads(embeddings, targets, labelled, unlabelled, config)
+    wrong = targets.copy()
+    wrong[16:] = ~wrong[16:]
+    assert heads == fit_self_trained_heads(embeddings, wrong, labelled, unlabelled, config)
+    # What is neither labelled nor allowed has no part in it.
+    other = embeddings.copy()
+    other[300:] = 1000.0
+    assert heads == fit_self_trained_heads(other, targets, labelled, unlabelled, config)
+
+
+def test_self_training_learns_from_the_other_images(config: BuildConfig) -> None:
+    from model_build.evaluate import roc_auc
+    from model_build.few_labels import fit_self_trained_heads
+    from model_build.head import head_logits
+
+    gains = []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        truth = random.random(900) < 0.5
+        embeddings = (random.normal(size=(900, 20)) + truth[:, np.newaxis] * 0.7).astype(np.float32)
+        targets, labelled, unlabelled = np.stack([~truth, truth], axis=1), np.zeros(900, np.bool_), np.zeros(900, np.bool_)
+        labelled[np.flatnonzero(truth)[:6]] = labelled[np.flatnonzero(~truth)[:6]] = True
+        unlabelled[:600] = ~labelled[:600]
+        alone, helped = (
+            fit_self_trained_heads(embeddings, targets, labelled, others, config) for others in (np.zeros(900, np.bool_), unlabelled)
+        )
+        better, worse = (roc_auc(head_logits(heads, embeddings[600:])[:, 0], truth[600:]) for heads in (helped, alone))
+        gains.append(better - worse)
+    assert np.mean(gains) > 0.005, gains
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("labels_per_class = 100", "labels_per_class = 250"), "self_training needs labels_per_class"),
+        (('kind = "logistic_regression"\ninverse_regularization = 0.1', 'kind = "random_forest"'), "'random_forest'"),
+    ],
+)
+def test_self_training_is_refused_where_it_can_not_be_done(repository: Path, change: tuple[str, str], message: str) -> None:
+    text = (repository / "model_build" / "configs" / "few-labels.toml").read_text()
+    assert change[0] in text
+    with pytest.raises(ConfigError, match=message):
+        parse_build_config(text.replace(*change), "few.toml")
+
+
 def test_the_curve_is_measured_as_far_as_the_labels_reach(config: BuildConfig, films: Path) -> None:
-    points = measure_label_efficiency(config, read_images(films, config.source, config.input, task=config.task))
-    assert [point.labels_per_class for point in points] == [10, 25]
-    for point in points:
+    measured = measure_label_efficiency(config, read_images(films, config.source, config.input, task=config.task))
+    assert [point.labels_per_class for point in measured.points] == [10, 25]
+    assert (measured.labels, measured.held_out_images, measured.held_out_patients) == (["PNEUMONIA"], 14, 14)
+    for point in measured.points:
         assert 0.5 < point.embedding_auc <= 1.0
-        assert 0.0 <= point.raw_pixel_auc <= 1.0
+        assert point.lead == pytest.approx(point.embedding_auc - point.raw_pixel_auc)
+
+
+@pytest.fixture(scope="module")
+def three_classes(config: BuildConfig, films: Path) -> tuple[BuildConfig, ImageSet]:
+    """Classes by the films' patients, so that every image stays where it is."""
+    images = read_images(films, config.source, config.input, task=config.task)
+    strata = np.where(images.targets[:, 0], 0, 1 + np.arange(len(images.files)) % 2)
+    source = msgspec.structs.replace(config.source, labels=["a", "b", "c"], positive=["b", "c"])
+    files = [replace(entry, labels=(int(stratum),)) for entry, stratum in zip(images.files, strata, strict=True)]
+    few = msgspec.structs.replace(config, task="multiclass", source=source)
+    return few, replace(images, targets=np.eye(3, dtype=np.bool_)[strata], strata=strata.astype(np.int64), files=files)
+
+
+def test_a_curve_of_three_classes_is_the_mean_over_them(three_classes: tuple[BuildConfig, ImageSet]) -> None:
+    config, images = three_classes
+    measured = measure_label_efficiency(config, images)
+    assert measured.labels == ["a", "b", "c"]
+    assert [point.labels_per_class for point in measured.points] == [10]
+    assert "mean AUC of 3 labels" in render_table(measured)
+
+
+def test_a_curve_of_findings_takes_all_of_a_rare_one(three_classes: tuple[BuildConfig, ImageSet]) -> None:
+    config, images = three_classes
+    train = msgspec.structs.replace(config.train, self_training=False)
+    findings = msgspec.structs.replace(
+        config, task="multilabel", train=train, source=msgspec.structs.replace(config.source, positive=["a", "b", "c"])
+    )
+    trial = make_trial(findings, images)
+    assert trial.sizes() == [10, 25]
+    drawn = trial.draw(25, 0)
+    assert images.targets[drawn].sum(axis=0).tolist() == [25, 14, 14]
+    assert not (drawn & trial.held_out).any()
+
+
+def test_too_few_images_for_a_curve_are_refused_by_name(config: BuildConfig, films: Path) -> None:
+    images = read_images(films, config.source, config.input, task=config.task)
+    kept = np.flatnonzero((images.strata == 0) | (np.cumsum(images.strata) <= 8))
+    few = replace(
+        images, pixels=images.pixels[kept], targets=images.targets[kept], strata=images.strata[kept], files=[images.files[i] for i in kept]
+    )
+    with pytest.raises(ConfigError, match="have 6 images of 'PNEUMONIA'"):
+        make_trial(config, few)
+
+
+def test_variants_are_compared_on_the_same_draws(config: BuildConfig, films: Path) -> None:
+    trial = make_trial(config, read_images(films, config.source, config.input, task=config.task))
+    seen: dict[str, list[bytes]] = {"one": [], "other": []}
+
+    def measure(name: str, drawn: NDArray[np.bool_]) -> float:
+        seen[name].append(drawn.tobytes())
+        return 0.5 + 0.01 * len(seen[name]) + (0.1 if name == "other" else 0.0)
+
+    one, other = compare_variants(["one", "other"], measure, trial, [10], 4)
+    assert seen["one"] == seen["other"]
+    assert len(set(seen["one"])) == 4
+    assert (one.difference, one.difference_error) == (0.0, 0.0)
+    assert other.difference == pytest.approx(0.1)
+    assert other.difference_error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_every_variant_gives_a_figure(config: BuildConfig, films: Path) -> None:
+    variants = measure_variants(make_trial(config, read_images(films, config.source, config.input, task=config.task)))
+    assert {entry.labels_per_class for entry in variants} == {SIZES[0]}
+    assert all(0.0 <= entry.auc <= 1.0 for entry in variants)
+    names = [entry.name for entry in variants]
+    assert len(set(names)) == len(names)
+    assert {"block 11", "blocks 8 + 11 joined", "nearest prototype", "raw pixels", "label spreading among neighbours"} < set(names)
 
 
 def test_table_and_figure_hold_the_points(tmp_path: Path) -> None:
-    points = [Point(10, 0.9, 0.02, 0.8, 0.03), Point(100, 0.95, 0.01, 0.85, 0.02)]
-    assert "| 100 | 0.950 ± 0.010 | 0.850 ± 0.020 |" in render_table(points)
-    assert draw_curve(points).startswith(b"\x89PNG")
-    write_label_efficiency(points, tmp_path / "new")
-    assert json.loads((tmp_path / "new" / "label-efficiency.json").read_text())[1]["labels_per_class"] == 100
+    points = [Point(10, 0.9, 0.02, 0.8, 0.03, 0.1, 0.01), Point(100, 0.95, 0.01, 0.85, 0.02, 0.1, 0.005)]
+    variants = [Variant("block 11", 10, 0.9, 0.02, 0.0, 0.0), Variant("block 8", 10, 0.89, 0.02, -0.01, 0.002)]
+    measured = LabelEfficiency(
+        name="x", labels=["PNEUMONIA"], draws=5, held_out_images=20, held_out_patients=11, points=points, variants=variants
+    )
+    text = render_table(measured)
+    assert "| 100 | 0.950 ± 0.010 | 0.850 ± 0.020 | +0.100 ± 0.005 |" in text
+    assert "| block 8 | 0.8900 ± 0.0200 (-0.0100 ± 0.0020) |" in text
+    assert "tried" not in render_table(msgspec.structs.replace(measured, variants=[]))
+    assert draw_curve(measured).startswith(b"\x89PNG")
+    write_label_efficiency(measured, tmp_path / "new")
+    kept = json.loads((tmp_path / "new" / "label-efficiency.json").read_text())
+    assert kept["points"][1]["labels_per_class"] == 100
     assert (tmp_path / "new" / "label-efficiency.png").stat().st_size > 5000
+
+
+def test_the_report_of_a_run_folder_shows_the_curve(tmp_path: Path) -> None:
+    measured = LabelEfficiency(
+        name="x", labels=["a", "b"], draws=5, held_out_images=9, held_out_patients=9, points=[Point(10, 0.9, 0.0, 0.8, 0.0, 0.1, 0.0)]
+    )
+    write_label_efficiency(measured, tmp_path)
+    part = next(part for part in read_parts(tmp_path) if "label" in part.title)
+    assert part.figure is not None
+    assert [block.rows for block in part.blocks if block.rows] == [(("10", "0.900 ± 0.000", "0.800 ± 0.000", "+0.100 ± 0.000"),)]
