@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.records import Task
-from model_build.run_folder import Figure, FinishedRun, MeasuredFigures, flatten, write_json, write_whole
+from model_build.run_folder import Figure, FinishedRun, MeasuredFigures, write_json, write_whole
 
 COLUMNS = (
     "auc",
@@ -30,12 +30,13 @@ DEFAULT_COLUMNS: dict[Task, tuple[str, ...]] = {
     "multilabel": ("mean_auc",),
 }
 
-_SAME_IN_EFFECT = ("name", "version", "serial", "card.", "source.title", "source.licence", "source.attribution")
 _WIDEST_SETTING = 40
+# More would be wider than any screen; the others are told below the table.
+_MOST_SETTINGS = 6
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One build. ``settings`` are those that are not the same in all finished builds; ``failure`` is None where it finished."""
+    """One build. ``settings`` are those that are not the same in all builds; ``failure`` is None where it finished."""
 
     name: str
     folder: str
@@ -48,10 +49,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Entrant:
-    """A build that takes part: its run where it finished, or why it did not."""
+    """A build that takes part: what it was asked for, by key, and its run where it finished, or why it did not."""
 
     name: str
     folder: Path
+    settings: dict[str, Any]
     outcome: FinishedRun | str
 
 
@@ -78,24 +80,21 @@ def compare(entrants: Sequence[Entrant], columns: Sequence[str]) -> list[Row]:
     columns : sequence of str
         Of :data:`COLUMNS`.
     """
-    settings = [
-        flatten(msgspec.to_builtins(entrant.outcome.config)) if isinstance(entrant.outcome, FinishedRun) else {} for entrant in entrants
-    ]
-    finished = [found for found in settings if found]
-    keys = dict.fromkeys(key for found in finished for key in found)
-    differing = [key for key in keys if not key.startswith(_SAME_IN_EFFECT) and len({repr(found.get(key)) for found in finished}) > 1]
+    keys = dict.fromkeys(key for entrant in entrants for key in entrant.settings)
+    differing = [key for key in keys if len({repr(entrant.settings.get(key)) for entrant in entrants}) > 1]
     rows = []
-    for entrant, found in zip(entrants, settings, strict=True):
+    for entrant in entrants:
+        settings = {key: entrant.settings.get(key) for key in differing}
         run = entrant.outcome
         if not isinstance(run, FinishedRun):
-            rows.append(Row(name=entrant.name, folder=str(entrant.folder), failure=run))
+            rows.append(Row(name=entrant.name, folder=str(entrant.folder), settings=settings, failure=run))
             continue
         figures = {name: figure for name in columns if (figure := find_figure(name, run.report.measured)) is not None}
         rows.append(
             Row(
                 name=entrant.name,
                 folder=str(entrant.folder),
-                settings={key: found.get(key) for key in differing},
+                settings=settings,
                 figures=figures,
                 model_size_bytes=run.report.model_size_bytes,
                 build_minutes=round(run.report.build_seconds / 60.0, 2),
@@ -126,7 +125,8 @@ def _best(rows: Sequence[Row], column: str) -> str | None:
 
 def render_comparison(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The rows as a Markdown table, with a sentence on the first column and the messages of the builds that failed."""
-    settings = list(dict.fromkeys(key for row in rows for key in row.settings))
+    differing = list(dict.fromkeys(key for row in rows for key in row.settings))
+    settings, further = differing[:_MOST_SETTINGS], differing[_MOST_SETTINGS:]
     shown = [name for name in columns if any(name in row.figures for row in rows)]
     titles = ["build", *settings, *(name.replace("_", " ") for name in shown), "model bytes", "minutes"]
     lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
@@ -146,6 +146,9 @@ def render_comparison(rows: Sequence[Row], columns: Sequence[str]) -> str:
     if shown and (best := _best(finished, shown[0])):
         lines.append(best)
     lines += [f"{row.name} failed: {row.failure}" for row in rows if row.failure is not None]
+    if further:
+        lines += ["", "What else differs:", ""]
+        lines += [f"* {row.name}: {', '.join(f'{key} {_cell(row.settings.get(key))}' for key in further)}" for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,8 +15,8 @@ from edge_agent.errors import ConfigError, EdgeAgentError, StorageError
 from model_build.build_process import Failure, Order
 from model_build.comparison import DEFAULT_COLUMNS, Entrant
 from model_build.config import BuildConfig, parse_build_config
-from model_build.recipes import DEFAULT_BASE, Settings, read_recipes
-from model_build.run_folder import CONFIG, is_finished, read_run, write_json
+from model_build.recipes import DEFAULT_BASE, KEYS, Settings, read_recipes
+from model_build.run_folder import CONFIG, flatten, is_finished, read_run, write_json
 
 FAILED = "failed.json"
 """In the folder of a build that failed: its message and exit code, until it finishes after all."""
@@ -23,10 +24,17 @@ FAILED = "failed.json"
 PLAN = "experiments.json"
 """In the common folder: on which data the builds there are made."""
 
+# No difference between models.
+_OF_THE_RUN = ("num_workers", "metrics", "verbose", "callbacks", "model_save_dir")
+_OF_THE_CARD = ("name", "version", "serial", "card.", "source.title", "source.licence", "source.attribution")
+
 
 @dataclass(frozen=True)
 class Experiment:
-    """One build of many: its name in the table, its run folder, where it was said, and what shall be built."""
+    """One build of many: its name in the table, its run folder, where it was said, and what shall be built.
+
+    ``recipe`` has the keys of a JSON recipe, None where the build is a TOML file.
+    """
 
     name: str
     folder: Path
@@ -34,6 +42,7 @@ class Experiment:
     config_text: str
     config: BuildConfig
     settings: Settings
+    recipe: dict[str, Any] | None = None
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -96,7 +105,7 @@ def _read(path: Path, out: Path, base: Path) -> list[Experiment]:
         if recipe.settings.save_dir:
             name = Path(recipe.settings.save_dir).name
         folder = out / (recipe.settings.save_dir or name)
-        found.append(Experiment(name, folder, recipe.origin, recipe.config_text, recipe.config, recipe.settings))
+        found.append(Experiment(name, folder, recipe.origin, recipe.config_text, recipe.config, recipe.settings, recipe.keys))
     return found
 
 
@@ -205,12 +214,18 @@ def _unreadable(folder: Path) -> Failure | None:
 
 
 def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[Entrant]:
-    """The experiments as the comparison takes them."""
+    """The experiments as the comparison takes them: recipes by their own keys, as they were written, builds of TOML files by all keys."""
+    by_recipe = all(experiment.recipe is not None for experiment in experiments)
     found = []
     for experiment in experiments:
         failure = failures.get(str(experiment.folder))
+        if by_recipe:
+            settings = {key: (experiment.recipe or {}).get(key, "as the base") for key in KEYS if key not in _OF_THE_RUN}
+        else:
+            everything = flatten(msgspec.to_builtins(experiment.config))
+            settings = {key: value for key, value in everything.items() if not key.startswith(_OF_THE_CARD)}
         outcome = read_run(experiment.folder) if failure is None else failure.message
-        found.append(Entrant(experiment.name, experiment.folder, outcome))
+        found.append(Entrant(experiment.name, experiment.folder, settings, outcome))
     return found
 
 

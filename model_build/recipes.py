@@ -52,9 +52,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe on its base: file and place in it, the TOML text of its build, what that says, and the settings of the run."""
+    """One recipe on its base: file and place in it, its keys, the TOML text of its build, what that says, settings of the run."""
 
     origin: str
+    keys: dict[str, Any]
     config_text: str
     config: BuildConfig
     settings: Settings
@@ -146,7 +147,10 @@ def _encoder(draft: _Draft, value: str) -> None:
 def _validation_split(draft: _Draft, value: float) -> None:
     if draft.base.source.folds:
         raise _Refused(f"the base measures by source.folds = {draft.base.source.folds}, where every patient is held out once")
-    draft.table("source").update(held_out_fraction=value, official_split=False)
+    source = draft.table("source")
+    source["held_out_fraction"] = value
+    if draft.base.source.layout != "folders":  # the only one without a split of its own
+        source["official_split"] = False
 
 
 def _augmentation(draft: _Draft, value: str | dict[str, Any]) -> None:
@@ -218,7 +222,7 @@ def _make(origin: str, recipe: object, base_path: Path, base_text: str, base: Bu
     if faults := [message for key, value in recipe.items() if (message := _apply(draft, key, value)) is not None]:
         raise ConfigError("\n".join(f"{origin}: {fault}" for fault in faults))
     text = f"# {Path(origin).name}, on {base_path.name}\n{tomli_w.dumps(draft.tables)}"
-    return Recipe(origin, text, parse_build_config(text, f"{origin}, on {base_path}"), Settings(**draft.settings))
+    return Recipe(origin, recipe, text, parse_build_config(text, f"{origin}, on {base_path}"), Settings(**draft.settings))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

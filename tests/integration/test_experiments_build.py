@@ -76,13 +76,13 @@ def test_builds_in_a_row_survive_a_kill(films: Path, tmp_path: Path, repository:
     assert "[1/3] grid-1: finished earlier" in done.stderr
     assert (out / "grid-1" / "report.json").read_bytes() == first_report
     assert done.stdout == (out / "comparison.md").read_text()
-    assert done.stdout.startswith("| build | source.held_out_fraction |")
+    assert done.stdout.startswith("| build | epochs | batch_size | learning_rate | optimizer | loss | encoder | auc |")
     assert "3 of 3 builds finished" in done.stdout
-    for name, epochs in (("grid-1", 1), ("grid-2", 3), ("grid-3", 1)):
+    for name, count in (("grid-1", 1), ("grid-2", 3), ("grid-3", 1)):
         folder = out / name
         load_bundle(folder / "bundle")
         lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-        assert [line["epoch"] for line in lines if line["phase"] == "measure"] == [*range(1, epochs + 1)]
+        assert [line["epoch"] for line in lines if line["phase"] == "measure"] == [*range(1, count + 1)]
         assert json.loads((folder / "environment.json").read_text())["threads"] == (1 if name == "grid-1" else None)
     read = subprocess.run(
         [sys.executable, "-m", "support.tracked", "read", str(out)],

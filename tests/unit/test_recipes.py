@@ -53,7 +53,7 @@ def test_every_key_does_something(base: Path) -> None:
     train = config.train
     assert (train.epochs, train.batch_size, train.optimizer, train.loss, train.shuffle) == (5, 16, "adam", "focal", False)
     assert (config.trunk.kind, config.trunk.block_count) == ("efficientnet_lite0", 7)
-    assert (config.source.held_out_fraction, config.source.official_split) == (0.25, False)
+    assert config.source.held_out_fraction == 0.25
     assert train.augmentation == augmentation_preset("geometric", AugmentationConfig())
     assert (settings.threads, settings.verbose, settings.metrics, settings.save_dir) == (2, 2, ("auc", "sensitivity"), "here")
     # What the recipe does not say is the base's.
@@ -63,6 +63,13 @@ def test_every_key_does_something(base: Path) -> None:
 def test_the_other_rates_keep_their_ratio(base: Path) -> None:
     train = read(base, {"learning_rate": 0.01})[0].config.train
     assert (train.learning_rate, train.head_learning_rate, train.finish_learning_rate) == (0.01, 0.04, 0.002)
+
+
+def test_a_share_of_patients_takes_the_place_of_the_data_sets_own_split(base: Path) -> None:
+    base.write_text(CONFIG.replace("[source]", '[source]\nlayout = "manifest"').replace("patient_pattern", "# patient_pattern"))
+    source = read(base, {"validation_split": 0.1})[0].config.source
+    assert (source.held_out_fraction, source.official_split) == (0.1, False)
+    assert read(base, {})[0].config.source.official_split
 
 
 def test_weight_decay_of_the_base_does_not_follow_another_optimizer(base: Path) -> None:
