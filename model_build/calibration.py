@@ -187,7 +187,7 @@ def choose_calibration(
     losses = {name: log_loss(probabilities, positive) for name, probabilities in scores.items()}
     best = min(FITTERS, key=lambda name: losses[name])
     if method == "simplest":
-        most = losses[best] + _standard_error(_surprise(scores[best], positive), patients)
+        most = losses[best] + _standard_error(image_log_losses(scores[best], positive), patients)
         chosen = next(name for name in FITTERS if losses[name] <= most)
     else:
         chosen = best if method == "best" else method
@@ -196,10 +196,11 @@ def choose_calibration(
 
 def log_loss(probabilities: NDArray[np.floating], positive: Booleans) -> float:
     """Mean of ``-log`` of the probability given to the truth, in nats; probabilities are held within 1e-6 of 0 and 1."""
-    return float(_surprise(probabilities, positive).mean())
+    return float(image_log_losses(probabilities, positive).mean())
 
 
-def _surprise(probabilities: NDArray[np.floating], positive: Booleans) -> Doubles:
+def image_log_losses(probabilities: NDArray[np.floating], positive: Booleans) -> Doubles:
+    """As :func:`log_loss`, of each probability by itself, in any shape."""
     clipped = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1.0 - 1e-6)
     return np.asarray(-np.log(np.where(positive, clipped, 1.0 - clipped)))
 

@@ -20,6 +20,7 @@ COMMAND_MODULES = MappingProxyType(
         "compare-heads": "model_build.commands.compare_heads",
         "audit": "model_build.commands.audit",
         "ablate": "model_build.commands.ablate",
+        "simulate-shift": "model_build.commands.simulate_shift",
         "phantom": "model_build.commands.phantom",
     }
 )

@@ -15,20 +15,22 @@ from edge_agent.inference.head import Calibration, Head, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference, read_reference
 from model_build.config import BuildConfig, load_build_config
+from model_build.curves import RankedScores, patient_quantiles
 from model_build.data.images import ImageSet
 from model_build.embed import embed_images
-from model_build.evaluate import METRICS, Estimate, Scored, estimate_figure, patient_draws, point_scored
+from model_build.evaluate import Estimate, Scored, point_scored
 from model_build.head import head_logits, label_probabilities
 from model_build.held_out import HeldOut, read_held_out
 from model_build.measured import MIN_POSITIVES, Measured, review_mask
 from model_build.shift import AS_IT_IS, SHIFTS, ShiftedPixels
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
-# Fewer than elsewhere: there are a dozen shifts, and for findings as many points.
-DRAW_COUNT = 400
+_FIGURES = ("auc", "sensitivity", "specificity", "balanced_accuracy")
+_BALANCED = _FIGURES.index("balanced_accuracy")
 
 
 class ShiftFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,39 +174,97 @@ def measure_shifts(run: MeasuredRun, outputs: ShiftOutputs) -> ShiftSimulation:
     Returns
     -------
     ShiftSimulation
-        Intervals by bootstrap over patients.
+        Intervals by bootstrap over patients, the same draws for every shift.
     """
-    held_out, seed = run.held_out, run.config.seed
+    held_out, rule = run.held_out, run.measured.decision
     calibrations = [chosen.calibration for chosen in run.measured.calibrations]
-    draws = patient_draws(held_out.patients, seed, DRAW_COUNT)
-    scored, figures = [], []
-    for row, shift in enumerate((AS_IT_IS, *SHIFTS)):
+    views = []
+    for row in range(1 + len(SHIFTS)):
         probabilities = run_probabilities(run.config, outputs.logits[row], calibrations)
-        seen = _points_seen(run, probabilities)
-        review = review_mask(run.measured.decision, probabilities, run.config)
-        novel = outputs.distances[row] > run.measured.decision.novelty_limit
-        scored.append(seen)
-        figures.append(
-            ShiftFigures(
-                name=shift.name,
-                family=shift.family,
-                **{name: estimate_figure(_mean_over_points(seen, name), draws) for name in ("auc", "sensitivity", "specificity")},
-                balanced_accuracy=estimate_figure(_mean_over_points(seen, "balanced_accuracy"), draws),
-                review_share=float(review.mean()),
-                novel_share=float(novel.mean()),
-                decided_balanced_accuracy=_known(estimate_figure(_mean_over_points(seen, "balanced_accuracy", ~review & ~novel), draws)),
-            )
+        novel = outputs.distances[row] > rule.novelty_limit
+        views.append(_View(_points_seen(run, probabilities), review_mask(rule, probabilities, run.config), np.asarray(novel)))
+
+    def every_figure(weights: Doubles) -> Doubles:
+        figures = np.stack([view.figures(weights) for view in views], axis=1)
+        mean_balanced = figures[:, 1:, _BALANCED].mean(axis=1, keepdims=True)
+        return np.concatenate([figures.reshape(len(weights), -1), mean_balanced], axis=1)
+
+    estimates = estimate_columns(held_out.patients, every_figure, run.config.seed)
+    count = len(_FIGURES) + 1
+    shifts = [
+        ShiftFigures(
+            name=shift.name,
+            family=shift.family,
+            **dict(zip(_FIGURES, estimates[row * count :], strict=False)),
+            review_share=float(view.review.mean()),
+            novel_share=float(view.novel.mean()),
+            decided_balanced_accuracy=_known(estimates[(row + 1) * count - 1]),
         )
-    each = [_mean_over_points(seen, "balanced_accuracy") for seen in scored[1:]]
+        for row, (shift, view) in enumerate(zip((AS_IT_IS, *SHIFTS), views, strict=True))
+    ]
     return ShiftSimulation(
         images=len(held_out.indices),
         patients=len(np.unique(held_out.patients)),
-        points=len(scored[0]),
-        as_they_are=figures[0],
-        shifts=figures[1:],
-        mean_balanced_accuracy=estimate_figure(lambda chosen: float(np.mean([figure(chosen) for figure in each])), draws),
-        worst=min(figures[1:], key=lambda figure: figure.balanced_accuracy.value).name,
+        points=len(views[0].seen),
+        as_they_are=shifts[0],
+        shifts=shifts[1:],
+        mean_balanced_accuracy=estimates[-1],
+        worst=min(shifts[1:], key=lambda figures: figures.balanced_accuracy.value).name,
     )
+
+
+def estimate_columns(patients: Integers, figure: Callable[[Doubles], Doubles], seed: int) -> list[Estimate]:
+    """Figures of all images, each with its interval over draws of patients.
+
+    Parameters
+    ----------
+    patients, figure, seed
+        As for :func:`model_build.curves.patient_quantiles`.
+    """
+    values = figure(np.ones((1, len(patients))))[0]
+    low, high = patient_quantiles(patients, figure, seed)
+    return [Estimate(*bounds) for bounds in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)]
+
+
+def rates(predicted: Booleans, positive: Booleans, weights: Doubles) -> tuple[Doubles, Doubles]:
+    """Sensitivity and specificity, each shape (draws, points), NaN where a side has no weight.
+
+    Parameters
+    ----------
+    predicted, positive : ndarray, bool, shape (images, points)
+    weights : ndarray, float64, shape (draws, images)
+    """
+    with np.errstate(invalid="ignore"):
+        sensitivity = (weights @ (predicted & positive)) / (weights @ positive)
+        specificity = (weights @ (~predicted & ~positive)) / (weights @ ~positive)
+    return np.asarray(sensitivity), np.asarray(specificity)
+
+
+def mean_of_known(values: Doubles) -> Doubles:
+    """Mean over the last axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0.0).sum(axis=-1) / known.sum(axis=-1))
+
+
+@dataclass(frozen=True)
+class _View:
+    """The images under one shift: through each operating point that counts, and which go to a person for their score or as novel."""
+
+    seen: list[Scored]
+    review: Booleans
+    novel: Booleans
+
+    def figures(self, weights: Doubles) -> Doubles:
+        """Means over the points: those of ``_FIGURES``, then balanced accuracy of what is decided alone; shape (draws, figures)."""
+        positive = np.stack([scored.positive for scored in self.seen], axis=1)
+        predicted = np.stack([scored.predicted for scored in self.seen], axis=1)
+        ranked = [RankedScores(scored.probabilities, scored.positive, scored.folds) for scored in self.seen]
+        auc = mean_of_known(np.concatenate([one.auc(weights) for one in ranked], axis=1))
+        sensitivity, specificity = rates(predicted, positive, weights)
+        decided = sum(rates(predicted, positive, weights * (~self.review & ~self.novel))) / 2.0
+        columns = [sensitivity, specificity, (sensitivity + specificity) / 2.0, decided]
+        return np.stack([auc, *(mean_of_known(column) for column in columns)], axis=1)
 
 
 def run_probabilities(config: BuildConfig, logits: Floats, calibrations: Sequence[Calibration]) -> Floats:
@@ -217,17 +277,6 @@ def _points_seen(run: MeasuredRun, probabilities: Floats) -> list[Scored]:
     points, labels = run.measured.decision.points, run.config.source.labels
     seen = point_scored(points, labels, probabilities, run.held_out.targets, run.held_out.patients, folds)
     return [seen[index] for index in frequent_points([int(scored.positive.sum()) for scored in seen])]
-
-
-def _mean_over_points(seen: Sequence[Scored], name: str, among: Booleans | None = None) -> Callable[[Integers], float]:
-    """From indices of images to the mean of a metric over the points, of those images that are ``among``; NaN where none has a value."""
-
-    def figure(chosen: Integers) -> float:
-        kept = chosen if among is None else chosen[among[chosen]]
-        values = np.array([METRICS[name](scored, kept) for scored in seen]) if len(kept) else np.array([np.nan])
-        return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-
-    return figure
 
 
 def _known(estimate: Estimate) -> Estimate | None:

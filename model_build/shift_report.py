@@ -1,0 +1,216 @@
+"""The shift simulation as text and figure: one table for the run as it is, one for the choices that could have been made, one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.errors import ConfigError
+from model_build.ablation_output import Panel, Series, draw_panels, figure_text, markdown_table
+from model_build.evaluate import Estimate
+from model_build.run_folder import write_json, write_whole
+from model_build.shift_choice import CalibrationChoice, PointChoice, ShiftChoices
+from model_build.shift_simulation import ShiftFigures, ShiftSimulation
+
+JSON_NAME = "shift.json"
+# Okabe and Ito's palette, each with a mark of its own.
+_BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
+
+
+class ShiftResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``shift.json`` holds; ``choices`` is None where only the run's own decision rule was asked about."""
+
+    simulation: ShiftSimulation
+    choices: ShiftChoices | None = None
+
+
+def read_shift(run_folder: Path) -> ShiftResult | None:
+    """Read ``shift.json`` of a run folder; None where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If it is not what this version writes.
+    """
+    path = run_folder / JSON_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ShiftResult)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as fault:
+        raise ConfigError(f"{path}: is not what this version writes ({fault}); make it again by `model-build simulate-shift`") from fault
+
+
+def _row(figures: ShiftFigures) -> list[str]:
+    decided = figures.decided_balanced_accuracy
+    return [
+        figures.name,
+        *(figure_text(figure) for figure in (figures.auc, figures.sensitivity, figures.specificity, figures.balanced_accuracy)),
+        f"{figures.review_share:.1%}",
+        f"{figures.novel_share:.1%}",
+        "-" if decided is None else figure_text(decided),
+    ]
+
+
+def render_simulation(simulation: ShiftSimulation) -> str:
+    """The table of shifts, in Markdown."""
+    columns = ["held-out images", "AUC", "sensitivity", "specificity", "balanced accuracy", "to review", "novel", "of those decided alone"]
+    worst = next(figures for figures in simulation.shifts if figures.name == simulation.worst)
+    over = f", means over {simulation.points} operating points" if simulation.points > 1 else ""
+    return "\n".join(
+        [
+            markdown_table(columns, [_row(figures) for figures in (simulation.as_they_are, *simulation.shifts)]),
+            "",
+            f"Balanced accuracy over the {len(simulation.shifts)} shifts: mean {figure_text(simulation.mean_balanced_accuracy)}, worst"
+            f" {figure_text(worst.balanced_accuracy)} ({worst.name}); as they are {figure_text(simulation.as_they_are.balanced_accuracy)}."
+            f" {simulation.images} held-out images of {simulation.patients} patients{over}; 95 % intervals, bootstrap over patients. The"
+            " last column is balanced accuracy without the images that the review band or the novelty limit sends to a person.",
+        ]
+    )
+
+
+def render_choices(choices: ShiftChoices) -> str:
+    """The tables of rules and calibrations, in Markdown, and the answer."""
+    points = markdown_table(
+        [
+            "operating point",
+            "chosen on images",
+            "as they are",
+            "mean over shifts",
+            "behind the best",
+            "worst",
+            "sensitivity",
+            "specificity",
+        ],
+        [
+            [
+                choice.rule,
+                choice.chosen_on,
+                f"{choice.as_they_are:.3f}",
+                figure_text(choice.mean),
+                figure_text(choice.behind_best),
+                f"{choice.worst:.3f} ({choice.worst_shift})",
+                f"{choice.mean_sensitivity:.3f}, lowest {choice.lowest_sensitivity:.3f}",
+                f"{choice.mean_specificity:.3f}, lowest {choice.lowest_specificity:.3f}",
+            ]
+            for choice in choices.points
+        ],
+    )
+    calibrations = markdown_table(
+        ["calibration", "fitted on images", "as they are", "mean over shifts", "behind the best", "worst", "calibration error"],
+        [
+            [
+                choice.method,
+                choice.chosen_on,
+                f"{choice.as_they_are:.4f}",
+                figure_text(choice.mean, 4),
+                figure_text(choice.behind_best, 4),
+                f"{choice.worst:.3f} ({choice.worst_shift})",
+                f"{choice.mean_error:.3f}",
+            ]
+            for choice in choices.calibrations
+        ],
+    )
+    return "\n".join(
+        [
+            "Balanced accuracy, each family of shifts counted with a point chosen without it, on other patients:",
+            "",
+            points,
+            "",
+            "Log loss, in the same way (a calibration does not move the point of a binary model, but the probability that people read):",
+            "",
+            calibrations,
+            "",
+            answer(choices),
+        ]
+    )
+
+
+def answer(choices: ShiftChoices) -> str:
+    """Which choices lose least, and which others these patients can not tell from them: sentences that follow from the numbers."""
+    point = max(choices.points, key=lambda choice: choice.mean.value)
+    calibration = min(choices.calibrations, key=lambda choice: choice.mean.value)
+    return (
+        f"The operating point that loses least under a shift it has not seen is {_told(point)}: balanced accuracy"
+        f" {point.mean.value:.3f} on average, {point.worst:.3f} at worst.{_equals(point, choices.points)} Of the calibrations it is"
+        f" {_told(calibration)}: log loss {calibration.mean.value:.3f} on average, {calibration.worst:.3f} at worst."
+        f"{_equals(calibration, choices.calibrations)}"
+    )
+
+
+def _told(choice: PointChoice | CalibrationChoice) -> str:
+    name = choice.rule if isinstance(choice, PointChoice) else choice.method
+    return f"{name} on images {'as they are' if choice.chosen_on == 'as they are' else 'as they are and under other shifts'}"
+
+
+def _equals(best: PointChoice | CalibrationChoice, choices: Sequence[PointChoice] | Sequence[CalibrationChoice]) -> str:
+    near = [_told(choice) for choice in choices if choice is not best and choice.behind_best.low <= 0.0]
+    return f" These patients do not tell it from {', '.join(near)}." if near else ""
+
+
+def draw_shift(result: ShiftResult) -> bytes:
+    """The figure as a PNG: sensitivity and specificity, AUC, and what goes to a person, under each shift."""
+    rows = [result.simulation.as_they_are, *result.simulation.shifts]
+    return draw_panels(
+        [figures.name for figures in rows],
+        [
+            Panel(
+                "sensitivity and specificity",
+                [
+                    _series("sensitivity", _VERMILLION, "o", [figures.sensitivity for figures in rows]),
+                    _series("specificity", _BLUE, "s", [figures.specificity for figures in rows]),
+                ],
+            ),
+            Panel("AUC", [_series("AUC", _BLUE, "o", [figures.auc for figures in rows])]),
+            Panel(
+                "share of images sent to a person",
+                [
+                    Series("review band", _BLUE, "s", [figures.review_share for figures in rows]),
+                    Series("novel", _GREEN, "^", [figures.novel_share for figures in rows]),
+                ],
+                from_zero=True,
+            ),
+        ],
+    )
+
+
+def _series(label: str, colour: str, mark: str, figures: Sequence[Estimate]) -> Series:
+    low, high = [figure.low for figure in figures], [figure.high for figure in figures]
+    return Series(label, colour, mark, [figure.value for figure in figures], low, high)
+
+
+def render_runs(results: dict[str, ShiftResult]) -> str:
+    """Several runs (of different augmentation, say) beside each other, best mean first, in Markdown."""
+    ordered = sorted(results.items(), key=lambda item: -item[1].simulation.mean_balanced_accuracy.value)
+    rows = []
+    for name, result in ordered:
+        simulation = result.simulation
+        worst = next(figures for figures in simulation.shifts if figures.name == simulation.worst)
+        rows.append(
+            [
+                name,
+                figure_text(simulation.as_they_are.balanced_accuracy),
+                figure_text(simulation.mean_balanced_accuracy),
+                f"{figure_text(worst.balanced_accuracy)} ({worst.name})",
+            ]
+        )
+    return markdown_table(["run", "as they are", "mean over shifts", "worst"], rows)
+
+
+def write_shift(result: ShiftResult, out: Path) -> str:
+    """Write ``shift.json``, ``shift.md`` and ``shift.png`` and give the text.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If they can not be written.
+    """
+    text = render_simulation(result.simulation)
+    if result.choices is not None:
+        text += "\n\n" + render_choices(result.choices)
+    write_json(out / JSON_NAME, result)
+    write_whole(out / "shift.md", (text + "\n").encode())
+    write_whole(out / "shift.png", draw_shift(result))
+    return text
