@@ -262,7 +262,7 @@ class _View:
         ranked = [RankedScores(scored.probabilities, scored.positive, scored.folds) for scored in self.seen]
         auc = mean_of_known(np.concatenate([one.auc(weights) for one in ranked], axis=1))
         sensitivity, specificity = rates(predicted, positive, weights)
-        decided = sum(rates(predicted, positive, weights * (~self.review & ~self.novel))) / 2.0
+        decided = np.stack(rates(predicted, positive, weights * (~self.review & ~self.novel))).mean(axis=0)
         columns = [sensitivity, specificity, (sensitivity + specificity) / 2.0, decided]
         return np.stack([auc, *(mean_of_known(column) for column in columns)], axis=1)
 
