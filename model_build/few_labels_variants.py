@@ -213,12 +213,14 @@ class Ways:
         return self._score(FITTERS["logistic_regression"](values[self.pool], said, "positive", self.strength), values)
 
 
-def measure_variants(trial: Trial) -> list[Variant]:
-    """Measure every way at 10 and 100 labels per class, ten draws each, on float embeddings of the uncut CNN.
+def measure_variants(trial: Trial, draw_count: int = DRAW_COUNT) -> list[Variant]:
+    """Measure every way at 10 and 100 labels per class on float embeddings of the uncut CNN.
 
     Parameters
     ----------
     trial : Trial
+    draw_count : int
+        Draws of the labels at each number of them.
 
     Returns
     -------
@@ -226,5 +228,5 @@ def measure_variants(trial: Trial) -> list[Variant]:
         The first is the embedding after block 11 with the config's logistic regression; the differences are from it.
     """
     sizes = [size for size in SIZES if size in trial.sizes()]
-    ways = Ways(trial, read_views(trial, [trial.draw(size, number) for size in sizes for number in range(DRAW_COUNT)]))
-    return compare_variants(list(ways.fits), ways.auc, trial, sizes, DRAW_COUNT)
+    ways = Ways(trial, read_views(trial, [trial.draw(size, number) for size in sizes for number in range(draw_count)]))
+    return compare_variants(list(ways.fits), ways.auc, trial, sizes, draw_count)
