@@ -29,15 +29,13 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     from model_build.progress import BarProgress
 
     with BarProgress() as progress:
-        progress.stage("reading images", 1)
-        images = read_images(
-            data,
-            build_config.source,
-            build_config.input,
-            lambda done, total: progress.advance(done, f"{done} of {total} files"),
-            task=build_config.task,
-            cache=out / "pixels",
-        )
+
+        def on_file(done: int, total: int) -> None:
+            if done == 1:
+                progress.stage("reading images", total)
+            progress.advance(done, f"{done} of {total} files")
+
+        images = read_images(data, build_config.source, build_config.input, on_file, task=build_config.task, cache=out / "pixels")
         if build_config.source.group_near_copies:
             images = group_near_copies(images)
         progress.stage("embedding and fitting", 1)
