@@ -109,11 +109,12 @@ class _Figures(HTMLParser):
         source = values.get("src") or ""
         if tag != "img" or not source.startswith("data:"):
             return
-        if not source.startswith(_SVG):
+        drawing = base64.b64decode(source.removeprefix(_SVG)) if source.startswith(_SVG) else b"<image"
+        if b"<image" in drawing:
             raise ConfigError("the report that was to be tracked holds an image that is no drawing; nothing was tracked")
         words = re.sub(r"[^a-z0-9]+", "-", (values.get("alt") or "figure").lower()).strip("-")[:60]
         name = words if f"{words}.svg" not in self.found else f"{words}-{len(self.found)}"
-        self.found[f"{name}.svg"] = base64.b64decode(source.removeprefix(_SVG))
+        self.found[f"{name}.svg"] = drawing
 
 
 def _render_page(folder: Path) -> Path:

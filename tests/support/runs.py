@@ -53,9 +53,11 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def page(*, images: bool) -> str:
-    """A report's HTML: one figure, and one film where ``images``."""
+def page(*, images: bool, inside: bool = False) -> str:
+    """A report's HTML: one figure, and one film where ``images``, or where ``inside`` in a second figure."""
     film = f'<img src="{_uri(THUMBNAIL, "png")}" alt="held-out film">' if images else ""
+    if inside:
+        film = f'<img src="{_uri(f"""<svg><image href="{_uri(THUMBNAIL, "png")}"/></svg>""".encode(), "svg+xml")}" alt="film">'
     return f'<html><img src="{_uri(SVG, "svg+xml")}" alt="ROC curve">{film}</html>'
 
 

@@ -227,4 +227,5 @@ def test_figures_are_svg_and_the_same_each_time(runs: dict[str, DrawnRun]) -> No
     ]
     for content in drawn:
         assert ElementTree.fromstring(content).tag.endswith("svg")  # noqa: S314  our own figures
+        assert b"<image" not in content
     assert draw_training([Epoch("measure", 1, 0.7, 1.0)]) == drawn[-1]

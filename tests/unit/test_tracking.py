@@ -155,10 +155,11 @@ def test_a_run_that_was_cut_short_is_given_again_and_its_remains_removed(tmp_pat
     assert track_run(tmp_path, "a", [other, tracker], render_page) == []
 
 
-def test_a_page_with_a_film_is_never_given_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_page_with_a_film_is_never_given_away(tmp_path: Path, inside: bool) -> None:
     def with_images(folder: Path) -> Path:
         path = folder / "report.html"
-        path.write_text(page(images=True))
+        path.write_text(page(images=not inside, inside=inside))
         return path
 
     write_run(tmp_path)
