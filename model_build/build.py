@@ -41,6 +41,7 @@ from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
 from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.report_html import write_html_report
+from model_build.run_folder import REPORTS
 from model_build.teacher import load_teacher
 from model_build.train import Phase, Step, Trainer
 
@@ -445,6 +446,9 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
         if _training_of(kept_text) != _training_of(config_text):
             raise ConfigError(f"{out}: its checkpoint was made with another config; name another --out")
         warn(f"{out}: the config differs from the checkpoint's in what follows the training; only those steps are done again")
+        for report in REPORTS:
+            # They are what a finished run is known by.
+            (out / report).unlink(missing_ok=True)
         for outputs in (*out.glob("fold-*.npz"), out / "measured.npz"):
             if not outputs.stem.endswith(("-trunk", "-reference")):
                 outputs.unlink(missing_ok=True)

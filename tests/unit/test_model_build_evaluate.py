@@ -46,3 +46,25 @@ def test_interval_holds_the_value_and_widens_when_images_share_patients() -> Non
 def test_confusion_counts() -> None:
     matrix = confusion(np.array([True, True, True, False, False]), np.array([True, True, False, True, False]))
     assert (matrix.true_positive, matrix.false_negative, matrix.true_negative, matrix.false_positive) == (2, 1, 1, 1)
+
+
+def test_folds_are_never_ranked_against_each_other() -> None:
+    positive = np.array([True, False, True, False])
+    scores = np.array([0.2, 0.1, 0.9, 0.8], np.float32)
+    assert roc_auc(scores, positive) == 0.75
+    # In order within each fold; across folds the second one's negative is ahead of the first one's positive.
+    assert roc_auc(scores, positive, np.array([0, 0, 1, 1])) == 1.0
+    assert np.isnan(roc_auc(scores, positive, np.array([0, 1, 2, 3])))
+
+
+def test_a_figure_that_could_not_be_computed_is_read_back_as_such() -> None:
+    import json
+    from pathlib import Path
+
+    from model_build.report import decode_report
+
+    report = json.loads((Path(__file__).parents[2] / "docs" / "reports" / "cxr-pneumonia.json").read_text())
+    report["measured"]["points"][0]["metrics"]["auc"]["low"] = None
+    again = decode_report(json.dumps(report).encode())
+    assert np.isnan(again.measured.points[0].metrics["auc"].low)
+    assert again.measured.points[0].metrics["auc"].value > 0.99

@@ -1,13 +1,16 @@
-"""Head, calibration and operating point are chosen as their docstrings say."""
+"""Heads are fitted and joined as their docstrings say, and as the device does it."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from edge_agent.inference.scoring import make_scorer
-from model_build.config import DecisionConfig, HeadConfig
-from model_build.head import calibrated, choose_operating_point, fit_head, fit_platt, head_probabilities
+from edge_agent.errors import ConfigError
+from edge_agent.inference.head import PlattCalibration
+from edge_agent.inference.scoring import LabelScorer, make_scorer
+from edge_agent.records import Task
+from model_build.config import HeadConfig
+from model_build.head import calibrated, fit_head, fit_heads, head_logits, label_probabilities, scored_labels
 
 
 def embeddings(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -27,37 +30,24 @@ def test_the_folded_head_separates_and_ignores_the_scale_of_a_channel() -> None:
     np.testing.assert_allclose(make_scorer(rescaled).logits(values * np.float32(8.0)), logits, atol=1e-3)
 
 
-def test_platt_makes_probabilities_of_the_frequency_seen() -> None:
-    values, positive = embeddings(4000)
-    head = fit_head(values, positive, "SICK", HeadConfig())
-    calibration = fit_platt(make_scorer(head).logits(values), positive)
-    probabilities = head_probabilities(calibrated(head, calibration), values)
-    assert probabilities.mean() == pytest.approx(positive.mean(), abs=0.01)
-    sure = probabilities > 0.9
-    assert positive[sure].mean() == pytest.approx(probabilities[sure].mean(), abs=0.03)
+@pytest.mark.parametrize(("task", "positive"), [("binary", ["b"]), ("multiclass", ["b", "c"]), ("multilabel", ["a", "b", "c"])])
+def test_joined_probabilities_are_those_of_the_device(task: Task, positive: list[str]) -> None:
+    values, sick = embeddings(300)
+    labels = ["a", "b"] if task == "binary" else ["a", "b", "c"]
+    targets = np.stack([~sick, sick, values[:, 0] > 1.0][: len(labels)], axis=1)
+    heads = fit_heads(values, targets, labels, task, positive, HeadConfig())
+    assert [head.positive for head in heads] == scored_labels(labels, task, positive)
+    calibrations = [PlattCalibration(slope=0.5 + i, intercept=-0.1 * i) for i in range(len(heads))]
+    joined = label_probabilities(task, labels, positive, head_logits(heads, values), calibrations)
+    scorer = LabelScorer(task, labels, calibrated(heads, calibrations))
+    np.testing.assert_allclose(joined, scorer.probabilities(values), atol=1e-6)
+    assert joined.shape == (300, len(labels))
+    if task != "multilabel":
+        np.testing.assert_allclose(joined.sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_platt_stays_finite_on_separable_scores() -> None:
-    logits = np.array([-5, -4, -3, 3, 4, 5], np.float32)
-    calibration = fit_platt(logits, logits > 0)
-    assert 0 < calibration.slope < 100
-
-
-@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
-def test_the_point_reaches_the_target_and_not_much_more(target: float) -> None:
-    values, positive = embeddings(2000)
-    probabilities = head_probabilities(fit_head(values, positive, "SICK", HeadConfig()), values)
-    point = choose_operating_point(probabilities, positive, DecisionConfig(target_sensitivity=target, review_fraction=0.1))
-    sensitivity = float((probabilities[positive] >= point.threshold).mean())
-    assert target <= sensitivity <= target + 2.0 / positive.sum()
-    in_band = (probabilities >= point.review_low) & (probabilities <= point.review_high)
-    assert in_band.mean() == pytest.approx(0.1, abs=0.01)
-    assert point.review_low < point.threshold < point.review_high
-
-
-def test_no_review_band_where_none_is_asked_for() -> None:
-    values, positive = embeddings()
-    probabilities = head_probabilities(fit_head(values, positive, "SICK", HeadConfig()), values)
-    point = choose_operating_point(probabilities, positive, DecisionConfig(review_fraction=0.0))
-    in_band = (probabilities >= point.review_low) & (probabilities <= point.review_high)
-    assert not in_band.any()
+@pytest.mark.parametrize("flag", [True, False])
+def test_a_head_needs_images_with_and_without_its_label(flag: bool) -> None:
+    values, _ = embeddings(20)
+    with pytest.raises(ConfigError, match="a head needs both"):
+        fit_head(values, np.full(20, flag), "SICK", HeadConfig())
