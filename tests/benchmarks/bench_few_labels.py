@@ -39,9 +39,10 @@ print(trial.mean_auc(head_logits(heads, raw_pixels(images, np.flatnonzero(trial.
 def build(config: Path, data: Path, out: Path) -> tuple[float, float, int]:
     """Seconds of the whole command, AUC on the held-out patients, bytes of the model."""
     started_s = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "model_build", "train", config, "--data", data, "--out", out], check=True, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "model_build", "train", config, "--data", data, "--out", out]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     seconds = time.perf_counter() - started_s
     report = json.loads((out / "report.json").read_bytes())
     return seconds, report["measured"]["points"][0]["metrics"]["auc"]["value"], report["model_size_bytes"]

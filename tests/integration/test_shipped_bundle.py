@@ -49,11 +49,11 @@ def test_the_embedding_is_the_pooled_feature_map(bundle: Bundle) -> None:
 
 
 def test_the_stated_figures_reach_what_was_asked(bundle: Bundle) -> None:
-    metrics = bundle.manifest.metrics
+    metrics = bundle.manifest.metrics["points"]["PNEUMONIA"]
     at_point = metrics["at_operating_point"]
-    assert at_point["auc"]["value"] >= 0.993
+    assert at_point["auc"]["value"] >= 0.996
     assert at_point["sensitivity"]["value"] >= 0.95
-    assert at_point["specificity"]["value"] >= 0.93
+    assert at_point["specificity"]["value"] >= 0.95
     assert metrics["float_auc"] - metrics["int8_auc"] <= 0.003
     assert metrics["float_int8_agreement"] >= 0.99
 

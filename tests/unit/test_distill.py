@@ -45,7 +45,7 @@ def logit_loss(student_logits: np.ndarray, *, multilabel: bool) -> float:
     config = DistillationConfig(temperature=3.0, logit_weight=2.0, feature_weight=0.0)
     distillation = Distillation(teacher, build_tiny(32, 32, 0.5), config, multilabel=multilabel)
     images = PIXELS.astype(np.float32) / 127.5
-    return float(distillation.loss(images, tf.constant(student_logits), tf.zeros((16, 2, 2, 48))))
+    return float(distillation.loss(images, tf.constant(student_logits), tf.zeros((16, 2, 2, 64))))
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

@@ -13,8 +13,10 @@ from PIL import Image
 from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract
 from model_build.config import SourceConfig, load_build_config
+from model_build.data import images as image_reading
+from model_build.data.example import Example
 from model_build.data.images import SAME_BYTES, LeftOut, read_images
-from model_build.data.layouts.reading import list_examples
+from model_build.data.layouts.reading import list_examples, list_source
 from model_build.data.split import hold_out, hold_out_patients, refuse_leakage
 
 SOURCE = SourceConfig(
@@ -70,8 +72,14 @@ def test_an_unreadable_file_is_left_out_and_counted_without_its_name(root: Path)
     assert "p14" not in str(images.left_out_counts())
 
 
-def test_a_file_that_vanishes_while_reading_is_left_out(root: Path) -> None:
-    images = read_images(root, SOURCE, CONTRACT, lambda done, total: (root / "SICK" / "p12_a.png").unlink(missing_ok=True), task="binary")
+def test_a_file_that_vanishes_before_it_is_read_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_and_remove(folder: Path, source: SourceConfig) -> list[Example]:
+        found = list_source(folder, source)
+        (folder / "SICK" / "p12_a.png").unlink()
+        return found
+
+    monkeypatch.setattr(image_reading, "list_source", list_and_remove)
+    images = read_images(root, SOURCE, CONTRACT, task="binary")
     assert len(images.files) == 5
     assert [str(entry.path) for entry in images.left_out] == ["SICK/p12_a.png"]
 
