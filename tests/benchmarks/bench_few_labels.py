@@ -39,7 +39,7 @@ print(trial.mean_auc(head_logits(heads, raw_pixels(images, np.flatnonzero(trial.
 def build(config: Path, data: Path, out: Path) -> tuple[float, float, int]:
     """Seconds of the whole command, AUC on the held-out patients, bytes of the model."""
     started_s = time.perf_counter()
-    command = [sys.executable, "-m", "model_build", "train", config, "--data", data, "--out", out]
+    command: list[str | Path] = [sys.executable, "-m", "model_build", "train", config, "--data", data, "--out", out]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr[-2000:]}")
