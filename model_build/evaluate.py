@@ -229,6 +229,6 @@ def point_scored(
     found = []
     for index, point in enumerate(points):
         columns = [labels.index(label) for label in point.labels]
-        reached = scores[:, index] >= point.threshold if predicted is None else predicted[:, index]
+        reached = scores[:, index].astype(np.float64) >= point.threshold if predicted is None else predicted[:, index]
         found.append(Scored(scores[:, index], np.asarray(targets[:, columns].any(axis=1)), reached, patients, folds))
     return found

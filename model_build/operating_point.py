@@ -55,7 +55,8 @@ def choose_operating_point(scores: Floats, positive: Booleans, labels: Sequence[
     centre = log_odds(np.array(threshold))
     # The two scores next to the threshold are equally far from it but for rounding.
     distance = np.abs(log_odds(scores) - centre).round(9)
-    wrong = (scores >= threshold) != positive
+    # In float64, as the device compares: rounded to float32, a threshold between two neighbours would be one of them.
+    wrong = (scores.astype(np.float64) >= threshold) != positive
     half_width, missed_target = _band(distance, wrong, config)
     low, high = (float(1.0 / (1.0 + np.exp(-(centre + side * half_width)))) for side in (-1.0, 1.0))
     return OperatingPoint(
