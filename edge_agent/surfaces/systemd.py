@@ -1,4 +1,4 @@
-"""Tell systemd how the agent is: ready, alive, stopping. Outside systemd every call does nothing and says so.
+"""Tell systemd how the agent is: ready, alive, reloading, stopping. Outside systemd every call does nothing and says so.
 
 The watchdog is pinged from the loop that does the work, after real progress; a thread of its own would report a dead loop as alive.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 def notify_ready() -> bool:
@@ -17,6 +18,22 @@ def notify_ready() -> bool:
 def notify_watchdog() -> bool:
     """Say that the working loop has made progress. False where nobody listens."""
     return _notify("WATCHDOG=1")
+
+
+def notify_reloading() -> bool:
+    """Say that the agent reads its configuration anew; :func:`notify_ready` says that this is over, whichever configuration is in force then.
+
+    Returns
+    -------
+    bool
+        False where nobody listens.
+
+    References
+    ----------
+    sd_notify(3): ``RELOADING=1`` comes with the time of the monotonic clock in microseconds, in the same datagram, which newer versions of
+    systemd (``Type=notify-reload``) hold against the signal that they sent.
+    """
+    return _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def notify_stopping() -> bool:
@@ -58,8 +75,8 @@ def watchdog_interval_s() -> float | None:
     return int(limit_us) / 2_000_000
 
 
-def _notify(assignment: str) -> bool:
-    """Send one datagram. A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises."""
+def _notify(assignments: str) -> bool:
+    """Send one datagram, an assignment a line. A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -68,7 +85,7 @@ def _notify(assignment: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.connect(address)
-            sender.sendall(assignment.encode())
+            sender.sendall(assignments.encode())
     except OSError:
         return False
     return True

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def test_each_message_arrives_as_systemd_reads_it(manager: socket.socket) -> Non
     assert manager.recv(4096) == b"READY=1"
     assert systemd.notify_watchdog()
     assert manager.recv(4096) == b"WATCHDOG=1"
+    before_us = time.monotonic_ns() // 1000
+    assert systemd.notify_reloading()
+    reloading, _, at_us = manager.recv(4096).decode().partition("\nMONOTONIC_USEC=")
+    assert reloading == "RELOADING=1"
+    assert before_us <= int(at_us) <= time.monotonic_ns() // 1000
     assert systemd.notify_stopping()
     assert manager.recv(4096) == b"STOPPING=1"
     assert systemd.notify_status("3 waiting, é")
