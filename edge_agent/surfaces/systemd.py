@@ -21,7 +21,7 @@ def notify_watchdog() -> bool:
 
 
 def notify_reloading() -> bool:
-    """Say that the agent reads its configuration anew; :func:`notify_ready` says that this is over, whichever configuration is in force then.
+    """Say that the agent reads its configuration anew; :func:`notify_ready` says that this is over, with the new one or the old.
 
     Returns
     -------
@@ -76,7 +76,10 @@ def watchdog_interval_s() -> float | None:
 
 
 def _notify(assignments: str) -> bool:
-    """Send one datagram, an assignment a line. A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises."""
+    """Send one datagram, an assignment a line.
+
+    A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
