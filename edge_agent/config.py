@@ -28,6 +28,8 @@ WRITTEN_FOLDERS = ("results", "done", "rejected", "state")
 _Seconds = Annotated[float, Meta(ge=0, le=3600)]
 _PositiveSeconds = Annotated[float, Meta(gt=0, le=3600)]
 _GreyLevels = Annotated[float, Meta(ge=0, le=255)]
+_Days = Annotated[int, Meta(ge=0, le=36_500)]
+_Bytes = Annotated[int, Meta(ge=0, le=10**15)]
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
@@ -115,6 +117,41 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
 
 
+class StorageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[storage]``: the disk that the home is on.
+
+    Attributes
+    ----------
+    min_free_bytes : int
+        No image is taken while less is free on a file system that the agent writes to; 0 is off.
+    """
+
+    min_free_bytes: _Bytes = 200 * 1024**2
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[retention]``: how long things are kept. 0 is for ever, or without limit.
+
+    Attributes
+    ----------
+    done_max_age_days, rejected_max_age_days : int
+        Images are deleted from ``HOME/done`` and ``HOME/rejected`` so many days after they came there.
+    done_max_bytes, rejected_max_bytes : int
+        The oldest images are deleted from a folder that holds more.
+    results_max_age_days : int
+        Sidecars, daily CSV files and JSON lines in ``HOME/results`` are deleted so many days after their image was finished.
+    rows_max_age_days : int
+        The same for the records in the database, which are the last thing known of an image: everything else must go earlier.
+    """
+
+    done_max_age_days: _Days = 365
+    done_max_bytes: _Bytes = 0
+    rejected_max_age_days: _Days = 365
+    rejected_max_bytes: _Bytes = 0
+    results_max_age_days: _Days = 365
+    rows_max_age_days: _Days = 0
+
+
 class LogConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``[log]``: what is written to standard error.
 
@@ -141,6 +178,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     camera: CameraConfig = CameraConfig()
     imaging: ImagingConfig = ImagingConfig()
     model: ModelConfig = ModelConfig()
+    storage: StorageConfig = StorageConfig()
+    retention: RetentionConfig = RetentionConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -248,6 +287,14 @@ def _check_relations(config: Config, problems: list[str]) -> None:
     )
     if config.camera.reopen_max_s < config.camera.reopen_after_s:
         problems.append(f"camera.reopen_max_s: expected at least camera.reopen_after_s ({config.camera.reopen_after_s:g})")
+    rows_days = config.retention.rows_max_age_days
+    for name in ("done", "rejected", "results"):
+        days = getattr(config.retention, f"{name}_max_age_days")
+        if rows_days and not 0 < days <= rows_days:
+            problems.append(
+                f"retention.{name}_max_age_days: expected from 1 to retention.rows_max_age_days ({rows_days}), got {days}: "
+                "an image that is still there needs its record"
+            )
 
 
 def _config_error(path: Path | None, problems: list[str]) -> ConfigError:

@@ -1,7 +1,8 @@
 """Every way this software gives up, each with the exit code that a script or systemd can act on.
 
 The question that sorts them: whose fault is it? A fault of the *input* is an :class:`InputFault`: it is recorded, shown and stepped
-over. Everything else is a fault of *our own* side (config, model, storage, interpreter): it stops the agent.
+over. Everything else is a fault of *our own* side (config, model, storage, interpreter): it stops the agent, or lets it wait where the
+fault may pass (:attr:`StorageError.passes`).
 """
 
 from __future__ import annotations
@@ -44,15 +45,48 @@ class SourceGoneError(EdgeAgentError):
 
 
 class StorageError(EdgeAgentError):
-    """The database or the home folder can not be read or written."""
+    """The database or the home folder can not be used, and waiting changes nothing: another agent works there, or a newer version wrote it.
+
+    Attributes
+    ----------
+    passes : bool
+        Whether the fault may end by itself or by what a person does outside the agent: then the agent waits, and goes on when it has ended.
+    state : str
+        What surfaces call it: "disk_full", "read_only", "database_locked" or "storage_error".
+    """
 
     exit_code = 40
+    passes = False
+    state = "storage_error"
 
 
-class DiskFullError(StorageError):
+class StorageAwayError(StorageError):
+    """The disk did not do what was asked: an I/O error, a folder that is not there, a right that was taken away."""
+
+    passes = True
+
+
+class DiskFullError(StorageAwayError):
     """No space is left where the agent must write."""
 
     exit_code = 41
+    state = "disk_full"
+
+
+class ReadOnlyError(StorageAwayError):
+    """The disk takes no writes: it is mounted read-only, often by the system itself after an error of the disk."""
+
+    state = "read_only"
+
+
+class DatabaseLockedError(StorageAwayError):
+    """Another program holds the database locked."""
+
+    state = "database_locked"
+
+
+class DatabaseDamagedError(StorageAwayError):
+    """The database is no longer whole. The next opening sets it aside and builds it again."""
 
 
 class InferenceError(EdgeAgentError):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.errors import DiskFullError, ReadOnlyError, StorageAwayError, StorageError
 
 NAME_MAX_BYTES = 255
 """Longest file name of ext4, xfs, tmpfs and their kin."""
@@ -21,7 +21,7 @@ _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}$")
 
 
 def storage_error(fault: OSError, doing: str) -> StorageError:
-    """Turn a fault of our own files into the error that stops the agent.
+    """Turn a fault of our own files into the error that the agent waits out.
 
     Parameters
     ----------
@@ -33,11 +33,20 @@ def storage_error(fault: OSError, doing: str) -> StorageError:
     Returns
     -------
     StorageError
-        :class:`DiskFullError` where no space (or quota) is left.
+        :class:`DiskFullError` where no space (or quota) is left, :class:`ReadOnlyError` where the disk takes no writes, else
+        :class:`StorageAwayError`.
     """
     if fault.errno in _SPACE_GONE:
-        return DiskFullError(f"no space is left to {doing}: free some space, then start the agent again; nothing is lost")
-    return StorageError(f"can not {doing}: {fault.strerror or fault}; check that the disk is mounted and that the agent may write there")
+        return DiskFullError(f"no space is left to {doing}: free some space; a running agent goes on by itself then, and nothing is lost")
+    if fault.errno == errno.EROFS:
+        return ReadOnlyError(
+            f"can not {doing}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable again; "
+            "a running agent goes on by itself then, and nothing is lost"
+        )
+    return StorageAwayError(
+        f"can not {doing}: {fault.strerror or fault}; check that the disk is mounted and that the agent may write there; "
+        "a running agent goes on by itself then"
+    )
 
 
 def printable_path(path: str) -> str:

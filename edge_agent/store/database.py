@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,18 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.errors import StorageError
 from edge_agent.intake.placing import printable_path
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival, Record
+from edge_agent.store.attempts import Attempt, all_attempts, begin_attempts, blame_attempts, end_attempts, finish_attempts
+from edge_agent.store.events import Event, add_events, newest_events
+from edge_agent.store.faults import sqlite_faults
 from edge_agent.store.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, stamp_row, time_text
+from edge_agent.store.schema import SCHEMA_VERSION, not_ours, schema_version, upgrade
 
-SCHEMA_VERSION = 1
 PAGE_ROWS = 1000
-_LOCK_WAIT_S = 5.0
+LOCK_WAIT_S = 1.0
+"""How long a locked database is waited for, in the main loop too: less than a stop may take, and far less than the watchdog's patience."""
 _JOURNAL_LIMIT_BYTES = 16 * 1024**2
-# Below this a failed write is a full disk, whatever SQLite calls it: it can not even extend its shared memory.
-_NO_SPACE_BYTES = 256 * 1024
 
 _SELECT = f"SELECT {', '.join(RECORD_COLUMNS)} FROM record "  # noqa: S608 - constants of this package
 _SELECT_WITH_FILE = f"SELECT {', '.join((*RECORD_COLUMNS, *FILE_COLUMNS))} FROM record "  # noqa: S608
@@ -54,49 +55,6 @@ class Totals(NamedTuple):
     undisposed: int
 
 
-@contextmanager
-def _faults(path: Path, doing: str) -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
-    try:
-        yield
-    except sqlite3.Error as fault:
-        raise _storage_error(fault, path, doing) from fault
-
-
-def _storage_error(fault: sqlite3.Error, path: Path, doing: str) -> StorageError:
-    code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL or (primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _is_full(path)):
-        return DiskFullError(f"no space is left to {doing} {path}: free some space, then start the agent again; nothing is lost")
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StorageError(
-            f"{path} is damaged ({fault}): stop the agent, move {path.name}, {path.name}-wal and {path.name}-shm to another folder and "
-            "start again; the records so far also stand in results/predictions.jsonl"
-        )
-    if primary == sqlite3.SQLITE_BUSY:
-        return StorageError(f"can not {doing} {path}: another program holds it locked; close that program, then start the agent again")
-    return StorageError(f"can not {doing} {path}: {fault}; check that the disk is mounted and that the agent may write there")
-
-
-def _is_full(path: Path) -> bool:
-    try:
-        space = os.statvfs(path.parent)
-    except OSError:
-        return False
-    return space.f_bavail * space.f_frsize < _NO_SPACE_BYTES
-
-
-def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Read the schema version; refuse one that this program does not know."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} was written by a newer edge-agent (schema {version}; this one knows {SCHEMA_VERSION}): "
-            "install that version again, or start with another --home"
-        )
-    return version
-
-
 class Reader:
     """Read-only access, also while the agent writes. Not thread-safe: one for each thread.
 
@@ -115,7 +73,7 @@ class Reader:
         self._path = path
         if not path.is_file():
             raise StorageError(f"there is no database {path}: no agent has run on this home folder yet; name another one with --home")
-        with _faults(path, "read"):
+        with sqlite_faults(path, "read"):
             try:
                 self._connection = self._connect("mode=ro")
             except sqlite3.OperationalError:
@@ -126,10 +84,11 @@ class Reader:
 
     def _connect(self, options: str) -> sqlite3.Connection:
         uri = f"{self._path.absolute().as_uri()}?{options}"
-        connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
         try:
-            if _schema_version(connection, self._path) == 0:
-                raise StorageError(f"{self._path} is not a database of edge-agent; name another home folder with --home")
+            self._version = schema_version(connection, self._path)
+            if self._version == 0:
+                raise not_ours(self._path)
         except (sqlite3.Error, StorageError):
             connection.close()
             raise
@@ -146,7 +105,7 @@ class Reader:
         self._connection.close()
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _faults(self._path, "read"):
+        with sqlite_faults(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
     def first_of(self, sha256: str, model_digest: str) -> Record | None:
@@ -258,6 +217,13 @@ class Reader:
         rows = self._rows("SELECT value FROM note WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
+    def events(self, limit: int) -> list[Event]:
+        """List the events that a person must learn of, the newest first."""
+        if self._version < 2:  # written by an earlier agent, which kept none
+            return []
+        with sqlite_faults(self._path, "read"):
+            return newest_events(self._connection, limit)
+
 
 class Database(Reader):
     """The writer. What a method wrote is durable when it returns.
@@ -275,31 +241,24 @@ class Database(Reader):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _faults(path, "open"):
-            self._connection = sqlite3.connect(path, timeout=_LOCK_WAIT_S, isolation_level=None)
+        with sqlite_faults(path, "open"):
+            self._connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)
             try:
-                version = _schema_version(self._connection, path)
+                self._version = schema_version(self._connection, path)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 # FULL: a commit is on the disk when it returns, also when the power goes the moment after.
                 self._connection.execute("PRAGMA synchronous = FULL")
                 self._connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT_BYTES}")
                 self._connection.execute("PRAGMA foreign_keys = ON")
-                if version == 0:
-                    self._create()
+                upgrade(self._connection, self._version)
+                self._version = SCHEMA_VERSION
             except (sqlite3.Error, StorageError):
                 self._connection.close()
                 raise
 
-    def _create(self) -> None:
-        with closing(self._connection.execute("SELECT count(*) FROM sqlite_schema")) as cursor:
-            if cursor.fetchone()[0]:
-                raise StorageError(f"{self._path} is not a database of edge-agent; name another home folder with --home")
-        schema = Path(__file__).with_name("schema.sql").read_text("utf-8")
-        self._connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
-
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        with _faults(self._path, "write"), closing(self._connection.cursor()) as cursor:
+        with sqlite_faults(self._path, "write"), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
@@ -316,19 +275,28 @@ class Database(Reader):
         settlements: Sequence[Settlement] = (),
         restamped: Sequence[tuple[int, Arrival]] = (),
         notes: dict[str, str] | None = None,
+        attempts: Sequence[Arrival] = (),
+        ended: Sequence[str] | None = (),
+        events: Sequence[tuple[str, str]] = (),
     ) -> list[int]:
         """Write everything given in one transaction.
 
         Parameters
         ----------
         entries : sequence of (Record, Arrival)
-            New records, each with the file it is about.
+            New records, each with the file it is about. With its record the attempt at a path is over.
         settlements : sequence of Settlement
             What has become known of earlier records.
         restamped : sequence of (int, Arrival)
             Records whose file stayed in the inbox and has a new stamp, but the same bytes.
         notes : dict, optional
             Notes to set.
+        attempts : sequence of Arrival
+            Files that workers get now.
+        ended : sequence of str, or None
+            Paths (as an arrival has them) whose attempt ended without a record; None for all that are in hand.
+        events : sequence of (str, str)
+            Code and message of what happened now and a person must learn of.
 
         Returns
         -------
@@ -347,6 +315,9 @@ class Database(Reader):
             for record, arrival in entries:
                 cursor.execute(_INSERT, row_from_record(record, arrival))
                 ids.append(cursor.lastrowid or 0)
+            finish_attempts(cursor, [arrival.path for _, arrival in entries])
+            end_attempts(cursor, ended)
+            begin_attempts(cursor, attempts)
             cursor.executemany(
                 "UPDATE record SET commit_ms = coalesce(?, commit_ms), total_ms = coalesce(?, total_ms), disposed = ? WHERE id = ?",
                 [(each.commit_ms, each.total_ms, each.disposed, each.record_id) for each in settlements],
@@ -356,4 +327,27 @@ class Database(Reader):
                 [(*stamp_row(Stamp.of_arrival(arrival)), record_id) for record_id, arrival in restamped],
             )
             cursor.executemany("INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (notes or {}).items())
+            add_events(cursor, events)
         return ids
+
+    def blame(self, *, crashed: bool | None) -> list[Attempt]:
+        """Count the end of the last process against what it had in hand, once, and list every attempt without a record.
+
+        Parameters
+        ----------
+        crashed : bool or None
+            Whether it died of a signal of its own (a fault in a codec), as far as is known; None where no process ended.
+
+        Returns
+        -------
+        list of Attempt
+            With their counts as they are now.
+        """
+        if self._rows("SELECT 1 FROM attempt WHERE in_hand = 1 LIMIT 1"):
+            with self._transaction() as cursor:
+                if crashed is None:
+                    end_attempts(cursor, None)
+                else:
+                    blame_attempts(cursor, crashed=crashed)
+        with sqlite_faults(self._path, "read"):
+            return all_attempts(self._connection)

@@ -26,7 +26,9 @@ from edge_agent.intake.disposal import Outcome as DisposalOutcome
 from edge_agent.intake.placing import make_folder
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival, Record
+from edge_agent.store.attempts import Attempt
 from edge_agent.store.database import Database, Settlement
+from edge_agent.store.events import Event
 from edge_agent.store.results import Mark, ResultFiles
 
 DATABASE_NAME = "edge-agent.db"
@@ -58,6 +60,8 @@ class Ledger:
         self._results = ResultFiles(home / "results")
         self._settlements: list[Settlement] = []
         self._notes: dict[str, str] = {}
+        self._events: list[tuple[str, str]] = []
+        self._ended: list[str] | None = []  # None: all
         self._untidy_since_s: float | None = None
         self._last_entry_s = 0.0
         self._is_syncing = False
@@ -100,8 +104,29 @@ class Ledger:
                     self._dispose_known(path, stamp, known[path].record_id)
         return [each for each in seen if each[0] not in known]
 
+    def blame(self, crashed: bool | None) -> list[Attempt]:
+        """At a start: count the end of the last process against what it had in hand; see :meth:`Database.blame`."""
+        return self._database.blame(crashed=crashed)
+
+    def begin(self, attempts: Sequence[Arrival], *, ended: Sequence[str] = ()) -> None:
+        """Note files that workers get next; durable when it returns. Where records are entered too, give them to :meth:`enter` instead.
+
+        ``ended`` is as for :meth:`enter`.
+        """
+        self._end(ended)
+        self._commit([], [], attempts)
+
+    def end_attempts(self, ended: Sequence[str], *, unfinished_too: bool = False) -> None:
+        """Note, with the next commit, attempts that ended without a record; ``unfinished_too`` for a stop that waits for none of them."""
+        self._end(None if unfinished_too else ended)
+
     def enter(
-        self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]] = ()
+        self,
+        found: Sequence[tuple[Record, Arrival]],
+        restamped: Sequence[tuple[int, Arrival]] = (),
+        *,
+        attempts: Sequence[Arrival] = (),
+        ended: Sequence[str] = (),
     ) -> list[tuple[Record, DisposalOutcome]]:
         """Enter new records, durably, in one transaction; then dispose of their files and write them to ``results/``.
 
@@ -111,6 +136,10 @@ class Ledger:
             New records without id.
         restamped : sequence of (int, Arrival)
             Records whose file stays in the inbox and was merely touched.
+        attempts : sequence of Arrival
+            Files that workers get next.
+        ended : sequence of str
+            Paths of arrivals whose attempt ended without a record. Alone they wait for the next commit.
 
         Returns
         -------
@@ -123,8 +152,11 @@ class Ledger:
             If something can not be written. What is not durable then has its image still in the inbox; what is, is finished at the next
             start.
         """
+        self._end(ended)
+        if not (found or restamped or attempts):
+            return []
         started_ns = time.monotonic_ns()
-        ids = self._commit(found, restamped)
+        ids = self._commit(found, restamped, attempts)
         committed_ns = time.monotonic_ns()
         entered = []
         for record_id, (record, arrival) in zip(ids, found, strict=True):
@@ -141,10 +173,23 @@ class Ledger:
         self._untidy_since_s = self._untidy_since_s or self._last_entry_s
         return entered
 
+    def read_note(self, name: str) -> str | None:
+        """Read a note of an earlier commit; None where there is none."""
+        return self._database.note(name)
+
     def note(self, name: str, text: str) -> None:
         """Note something, with the next commit."""
         self._notes[name] = text
         self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def tell(self, code: str, message: str) -> None:
+        """Let a person learn of an event, on every surface, with the next commit."""
+        self._events.append((code, message))
+        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def events(self, limit: int) -> list[Event]:
+        """List the committed events, the newest first."""
+        return self._database.events(limit)
 
     def tidy_at_s(self, *, quiet: bool) -> float:
         """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing.
@@ -196,7 +241,7 @@ class Ledger:
                     if isinstance(answer, StorageError):
                         raise answer
                     self.synced(answer)
-            if self._settlements or self._notes:
+            if self._settlements or self._notes or self._events or self._ended != []:
                 self._commit([], [])
         finally:
             self._database.close()
@@ -207,10 +252,24 @@ class Ledger:
         self._untidy_since_s = None
         threading.Thread(target=self._sync, args=(self._results.mark(), report), name="sync", daemon=True).start()
 
-    def _commit(self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]]) -> list[int]:
-        ids = self._database.insert(found, settlements=self._settlements, restamped=restamped, notes=self._notes)
-        self._settlements = []
-        self._notes = {}
+    def _end(self, ended: Sequence[str] | None) -> None:
+        self._ended = None if ended is None or self._ended is None else [*self._ended, *ended]
+        if ended is None or ended:
+            self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def _commit(
+        self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]], attempts: Sequence[Arrival] = ()
+    ) -> list[int]:
+        ids = self._database.insert(
+            found,
+            settlements=self._settlements,
+            restamped=restamped,
+            notes=self._notes,
+            attempts=attempts,
+            ended=self._ended,
+            events=self._events,
+        )
+        self._settlements, self._notes, self._events, self._ended = [], {}, [], []
         return ids
 
     def _dispose_known(self, path: str, stamp: Stamp, record_id: int) -> None:

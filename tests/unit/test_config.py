@@ -96,7 +96,7 @@ def test_every_error_is_told_at_once_with_its_key_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_section_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    assert _errors(tmp_path, "[web]\nport = 1") == ["web: unknown key; known here: home, intake, camera, imaging, model, log"]
+    assert _errors(tmp_path, "[web]\nport = 1") == ["web: unknown key; known here: home, intake, camera, imaging, model, storage, retention, log"]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

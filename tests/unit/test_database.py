@@ -188,7 +188,7 @@ def test_a_newer_version_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
     for opening in (Database, Reader):
-        with pytest.raises(StorageError, match=r"newer edge-agent \(schema 99; this one knows 1\)"):
+        with pytest.raises(StorageError, match=r"newer edge-agent \(schema 99; this one knows 2\)"):
             opening(path)
 
 
@@ -202,7 +202,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
 
 def test_a_damaged_file_is_named_with_the_next_step(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to look like one" * 100)
-    with pytest.raises(StorageError, match=r"damaged .*move edge-agent\.db"):
+    with pytest.raises(StorageError, match=r"damaged .*sets it aside"):
         Database(path)
 
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(database: Datab
 
 
 def test_a_database_that_another_program_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "_LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(database_module, "LOCK_WAIT_S", 0.01)
     with Database(path) as database, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError, match="another program holds it locked"):
