@@ -105,15 +105,18 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     Attributes
     ----------
     bundle : Path or None
-        The bundle's folder; the one that ships with the package where not given.
+        The bundle's folder. Where not given: the one that was installed and activated on this box, else the one that ships.
     allow_unsigned : bool
-        Whether a bundle without a signature may run.
+        Whether a bundle may run that carries no signature, or one by an unknown key. The one that ships always may.
+    trusted_keys : Path or None
+        Folder of the public keys (``*.pub``) that may sign bundles; ``HOME/keys`` where not given.
     threads : int
         Worker threads, each with its own interpreter; 0 is one per core.
     """
 
     bundle: Path | None = None
     allow_unsigned: bool = True
+    trusted_keys: Path | None = None
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
 
 
@@ -186,6 +189,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def inbox(self) -> Path:
         """The watched folder: ``intake.inbox``, else ``inbox`` in the home."""
         return self.intake.inbox if self.intake.inbox is not None else self.home / "inbox"
+
+    @property
+    def trusted_keys(self) -> Path:
+        """The folder of the keys that may sign bundles: ``model.trusted_keys``, else ``keys`` in the home."""
+        return self.model.trusted_keys if self.model.trusted_keys is not None else self.home / "keys"
 
 
 def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | None = None, bundle: Path | None = None) -> Config:

@@ -216,7 +216,7 @@ def _read_golden(content: bytes, contract: InputContract) -> tuple[NDArray[np.ui
     return inputs, embeddings.astype(np.float32)
 
 
-def load_bundle(directory: Path, *, allow_unsigned: bool = True) -> Bundle:
+def load_bundle(directory: Path, *, allow_unsigned: bool = True, trusted_keys: Path | None = None) -> Bundle:
     """Read a bundle and verify everything that can be verified without running it.
 
     Parameters
@@ -225,6 +225,8 @@ def load_bundle(directory: Path, *, allow_unsigned: bool = True) -> Bundle:
         The folder that holds ``manifest.json``.
     allow_unsigned : bool
         Whether a bundle may run that carries no signature. The one installed with the package always may.
+    trusted_keys : Path or None
+        Folder of the public keys that a signature is held against.
 
     Returns
     -------
