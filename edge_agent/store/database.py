@@ -119,6 +119,10 @@ class Reader:
         )
         return record_from_row(rows[0]) if rows else None
 
+    def is_quarantined(self, sha256: str) -> bool:
+        """Tell whether a file with the same bytes was set aside because it kills the program."""
+        return bool(self._rows("SELECT 1 FROM record WHERE sha256 = ? AND reason_code = 'quarantined' LIMIT 1", (sha256,)))
+
     def last_at(self, path: str) -> Record | None:
         """Find the newest record of a path (as an arrival has it); None where there is none."""
         rows = self._rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT 1", (printable_path(path),))
