@@ -1,9 +1,16 @@
-"""An agent in a process of its own, which can be made to die or wait at a chosen point.
+"""An agent in a process of its own, which can be made to die, wait or fail at a chosen point.
 
     python tests/support/agent_process.py SETTINGS
 
-SETTINGS is one JSON object: ``home``; ``inbox``, ``on_done`` and ``settle_time_s`` where not the default; ``once``; ``kill_at``, a name of
-``KILL_POINTS``, and ``nth``, the how-many-th time (from 1) that point is reached; ``classify_s``, how long the fake model takes.
+SETTINGS is one JSON object:
+
+``home``                                where it works; and ``inbox``, ``on_done``, ``settle_time_s`` where not the default
+``config``                              a TOML file of the caller's own instead; ``extra`` is TOML text to be added to ours
+``once``                                end when the inbox is empty
+``kill_at``, ``nth``                    a name of ``KILL_POINTS``, and the how-many-th time (from 1) that this point is reached
+``faults``                              calls that fail: see ``support.faulty_calls``
+``classify_s``                          how long the fake model takes
+``command``                             other arguments than ``run ...`` for ``edge-agent``: with kill points and faults, too
 
 The points are put around the agent's own functions from here, so that the agent has no code for being tested.
 """
@@ -13,9 +20,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +28,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import PIL.PngImagePlugin  # noqa: F401 - loaded once, before the forks
+import watchdog.observers  # noqa: F401
+
+import edge_agent.agent
+import edge_agent.commands.export
+import edge_agent.commands.run
+import edge_agent.commands.status
+import edge_agent.session
 from edge_agent import cli
 from edge_agent.agent import Agent
-from edge_agent.intake import disposal, placing
+from edge_agent.intake import disposal
 from edge_agent.store import database, ledger, results
 from edge_agent.store.results import ResultFiles
 from edge_agent.worker import Worker
+from support.agents import SETTLE_S, FakeClassifier
+from support.faulty_calls import inject
+from support.forking import ForkedProcess, ForkServer, serve
 
 # Name -> where the function is, whether to die before or after it.
 KILL_POINTS: dict[str, tuple[Any, str, str]] = {
@@ -44,17 +60,14 @@ KILL_POINTS: dict[str, tuple[Any, str, str]] = {
     "between the inbox and deletion": (disposal.Disposal, "_check_moved", "before"),
     "half-way through a line": (results, "_append", "half"),
     "before the sidecars": (ResultFiles, "_write_sidecar", "before"),
-    "with a sidecar half written": (placing.Path, "replace", "before"),
+    "with a sidecar half written": (Path, "replace", "before"),
     "after results": (ResultFiles, "append", "after"),
     "before results are noted as synced": (ledger.Ledger, "synced", "before"),
 }
 
 
-def main() -> int:
+def main(settings: dict[str, Any]) -> int:
     """Run an agent as the settings say; gives its exit code."""
-    from support.agents import SETTLE_S, FakeClassifier
-
-    settings = json.loads(sys.argv[1])
     if kill_at := settings.get("kill_at"):
         put_kill_point(*KILL_POINTS[kill_at], settings.get("nth", 1))
 
@@ -62,22 +75,36 @@ def main() -> int:
         return [FakeClassifier([], before=lambda: time.sleep(settings.get("classify_s", 0))) for _ in range(count)]
 
     class TestedAgent(Agent):
-        def __init__(self, config: Any, *, once: bool = False) -> None:
-            super().__init__(config, once=once, load=load)
+        def __init__(self, config: Any, **options: Any) -> None:
+            super().__init__(config, **{**options, "load": load})
 
-    import edge_agent.agent
+    replaced: dict[str, Any] = {"HEARTBEAT_S": 1.0, "Agent": TestedAgent}
+    for name, value in replaced.items():
+        setattr(edge_agent.agent, name, value)
+    edge_agent.session.HEARTBEAT_S = 1.0
+    arguments = settings.get("command") or _run_command(settings)
+    inject(settings.get("faults", []))
+    return cli.main(arguments)
 
-    edge_agent.agent.HEARTBEAT_S = 1.0
-    edge_agent.agent.Agent = TestedAgent  # type: ignore[misc]
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        config.write(
-            f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\n"
-            f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n"
-        )
-        config.flush()
-        arguments = ["run", "--config", config.name, "--home", settings["home"]]
-        arguments += ["--inbox", settings["inbox"]] if "inbox" in settings else []
-        return cli.main([*arguments, *(["--once"] if settings.get("once") else [])])
+
+def _run_command(settings: dict[str, Any]) -> list[str]:
+    config = settings.get("config")
+    if config is None:
+        # In memory, so that it neither needs the disk that is to be full nor is left behind by a kill.
+        memory = os.memfd_create("edge-agent.toml")
+        os.write(memory, config_text(settings).encode())
+        config = f"/proc/self/fd/{memory}"
+    arguments = ["run", "--config", config, "--home", settings["home"]]
+    arguments += ["--inbox", settings["inbox"]] if "inbox" in settings else []
+    return [*arguments, *(["--once"] if settings.get("once") else [])]
+
+
+def config_text(settings: dict[str, Any]) -> str:
+    """The configuration, in TOML, of an agent under test."""
+    return (
+        f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\n"
+        f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n{settings.get('extra', '')}"
+    )
 
 
 def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
@@ -103,18 +130,25 @@ def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
     setattr(owner, name, deadly)
 
 
+_server = ForkServer(Path(__file__))
+
+
 def run_agent(home: Path, **settings: Any) -> tuple[int, str]:
     """Run such a process to its end; gives its exit code and what it said on standard error."""
     with start_agent(home, **settings) as process:
         _, said = process.communicate(timeout=60)
+        assert process.returncode is not None
         return process.returncode, said
 
 
-def start_agent(home: Path, **settings: Any) -> subprocess.Popen[str]:
-    """Start such a process; its standard error can be read."""
-    text = json.dumps({"home": str(home), **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}})
-    return subprocess.Popen([sys.executable, __file__, text], stderr=subprocess.PIPE, text=True)
+def start_agent(home: Path, **settings: Any) -> ForkedProcess:
+    """Start such a process, in a few milliseconds; its standard error can be read."""
+    texts = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    return _server.start({"home": str(home), **texts})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1] == "--serve":
+        serve(int(sys.argv[2]), main)
+    else:
+        sys.exit(main(json.loads(sys.argv[1])))
