@@ -292,8 +292,8 @@ class ModelStore:
             deadline_s = time.monotonic() + patience_s
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline_s:
-                    raise StorageError(
-                        f"another program is installing a model in {self.folder}: wait until it has finished, then try again"
+                    raise StorageAwayError(
+                        f"another program is changing the models in {self.folder}: wait until it is done, then try again"
                     )
                 time.sleep(_POLL_S)
             yield
