@@ -47,14 +47,30 @@ class IntakeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     max_file_bytes : int
         A larger file is rejected unread.
     ignore : tuple of str
-        Shell patterns; a file whose name (without its folder) matches one is never looked at.
+        Shell patterns, for small and capital letters alike; a file or folder whose name matches one is never looked at.
+    order : {"newest", "oldest"}
+        Which of the files that wait is taken first, by modification time.
+    watch : {"auto", "native", "polling"}
+        How new files are noticed: by the kernel's events, or by listing the inbox again and again, as a network share needs it, where
+        others write past this kernel; "auto" looks up what the inbox stands on.
+    poll_interval_s : float
+        How long after a listing the next one begins, where files are noticed so. A listing that takes long is repeated less often.
+    rescan_interval_s : float
+        The same where there are events: the net for those that were lost.
     """
 
     inbox: Path | None = None
     settle_time_s: _Seconds = 1.0
     on_done: Literal["move", "keep", "delete"] = "move"
     max_file_bytes: Annotated[int, Meta(ge=1024, le=4 * 1024**3)] = 256 * 1024**2
-    ignore: tuple[str, ...] = ("*.part", "*.tmp", "~*", "._*", ".*", ".DS_Store", "Thumbs.db")
+    ignore: tuple[str, ...] = (
+        *("*.part", "*.partial", "*.filepart", "*.crdownload", "*.tmp", "~*", "._*", ".*", ".DS_Store", "Thumbs.db", "desktop.ini"),
+        *("@eaDir", "#recycle", "@Recycle", "__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"),
+    )
+    order: Literal["newest", "oldest"] = "newest"
+    watch: Literal["auto", "native", "polling"] = "auto"
+    poll_interval_s: _PositiveSeconds = 2.0
+    rescan_interval_s: _PositiveSeconds = 300.0
 
 
 class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
