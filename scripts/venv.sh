@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the other scripts, from the repository root: ensure_venv EXTRAS makes .venv and installs this checkout into it.
+# Sourced by the other scripts. ensure_venv EXTRAS, from the repository root, makes .venv and installs this checkout into it.
 
 python_too_old() { ! "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -17,14 +17,18 @@ find_python() {
     return 1
 }
 
-make_venv() {
-    local python
-    python=$(find_python) || return 1
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+check_venv() {
+    if ! "$1" -c 'import ensurepip, venv' 2>/dev/null; then
         echo "error: this Python can not make virtual environments. Install the missing part and run $0 again:" >&2
         echo "    sudo apt install python3-venv" >&2
         return 1
     fi
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || return 1
+    check_venv "$python" || return 1
     echo "Making .venv with $("$python" --version)" >&2
     "$python" -m venv --clear .venv
 }
