@@ -22,6 +22,12 @@ from edge_agent.store.database import Reader
 
 _log = logging.getLogger(__name__)
 
+QUARANTINED = InputFault(
+    "quarantined",
+    "This file made the program break down again and again, so it was set aside and is not tried any more. Export the image again, as PNG "
+    "or JPEG, and drop the new file; keep this one for whoever looks after the box.",
+)
+
 
 class SupportsClassify(Protocol):
     """What a worker needs of :class:`edge_agent.inference.classifier.Classifier`."""
@@ -62,6 +68,14 @@ class Claims:
         """Tell whether an image is claimed."""
         with self._lock:
             return sha256 in self._claimed
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is asked: to examine an arrival or, where it has killed the program before, to set it aside without decoding it."""
+
+    arrival: Arrival
+    quarantine: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Worker:
         """Close the database connection."""
         self._reader.close()
 
-    def examine(self, arrival: Arrival) -> Outcome:
+    def examine(self, job: Job) -> Outcome:
         """Examine one arrival.
 
         Returns
@@ -121,6 +135,7 @@ class Worker:
         EdgeAgentError
             For a fault of our own side. The image is untouched.
         """
+        arrival = job.arrival
         queue_ms = _since_ms(arrival.settled_ns)
         try:
             content = read_arrival(self._inbox, arrival, self._config.intake.max_file_bytes)
@@ -131,6 +146,8 @@ class Worker:
         except InputFault as fault:
             return Outcome("record", arrival, rejected_record(arrival, "", fault, Timing(queue=queue_ms)))
         sha256 = hashlib.sha256(content).hexdigest()
+        if job.quarantine or self._reader.is_quarantined(sha256):
+            return Outcome("record", arrival, rejected_record(arrival, sha256, QUARANTINED, Timing(queue=queue_ms)), sha256)
         if self._config.intake.on_done == "keep":
             last = self._reader.last_at(arrival.path)
             if last is not None and last.sha256 == sha256:

@@ -24,15 +24,19 @@ def command(
     import msgspec
 
     from edge_agent.agent import Agent
-    from edge_agent.config import load_config
+    from edge_agent.config import Config, load_config
     from edge_agent.surfaces.log import configure_logging
 
-    config = load_config(config_path, home=home, inbox=inbox, bundle=bundle)
-    if camera_source is not None:
-        config = msgspec.structs.replace(config, camera=msgspec.structs.replace(config.camera, source=camera_source))
+    def read_config() -> Config:
+        config = load_config(config_path, home=home, inbox=inbox, bundle=bundle)
+        if camera_source is None:
+            return config
+        return msgspec.structs.replace(config, camera=msgspec.structs.replace(config.camera, source=camera_source))
+
+    config = read_config()
     # A single pass ends with its summary; its log is of interest only where something is wrong, or where it was asked for.
     configure_logging("warning" if once and config.log.level == "info" else config.log.level)
-    agent = Agent(config, once=once)
+    agent = Agent(config, once=once, reread=read_config)
     agent.run()
     if once:
         counts = agent.counts

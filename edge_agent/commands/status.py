@@ -10,7 +10,12 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from edge_agent.store.database import Reader
+
+
+_SHOWN_EVENTS = 5
 
 
 class _About(msgspec.Struct):
@@ -26,12 +31,17 @@ class Status(msgspec.Struct, kw_only=True):
     """What ``status --format json`` prints.
 
     ``pid`` is null where no agent runs; ``waiting`` counts files in the inbox without a record; ``undisposed`` counts records whose file
-    could not leave the inbox yet; ``last`` leaves out the path, which may hold a name.
+    could not leave the inbox yet; ``last`` leaves out the path, which may hold a name. ``doing`` is "starting", "working", "waiting" or
+    "stopping" (see :class:`~edge_agent.surfaces.state.AgentState`), null where no agent runs; ``events`` are the newest, newest first.
     """
 
     home: str
     running: bool
     pid: int | None
+    doing: str | None
+    waits_for: str | None
+    message: str | None
+    since: str | None
     inbox: str | None
     model: dict[str, str] | None
     records: int
@@ -42,6 +52,8 @@ class Status(msgspec.Struct, kw_only=True):
     undisposed: int
     last: dict[str, str | int | None] | None
     free_bytes: int
+    read_only: bool
+    events: list[dict[str, str]]
 
 
 @click.command(name="status")
@@ -66,18 +78,24 @@ def read_status(home: Path) -> Status:
     from edge_agent.store.database import Reader
     from edge_agent.store.ledger import DATABASE_NAME
     from edge_agent.store.lock import lock_holder
+    from edge_agent.surfaces.state import read_state
 
     state = home / "state"
     with Reader(state / DATABASE_NAME) as reader:
         note = reader.note("agent")
         about = msgspec.json.decode(note, type=_About) if note else None
         pid = lock_holder(state)
+        said = read_state(state) if pid is not None else None
         totals, last = reader.totals(), reader.last()
         space = os.statvfs(state)
         return Status(
             home=str(home),
             running=pid is not None,
             pid=pid,
+            doing=said.doing if said else None,
+            waits_for=said.code or None if said else None,
+            message=said.message or None if said else None,
+            since=_time_text(said.since) if said else None,
             inbox=about.inbox if about else None,
             model=about.model if about else None,
             records=sum(totals.by_status.values()),
@@ -90,13 +108,20 @@ def read_status(home: Path) -> Status:
             if last is None
             else {
                 "id": last.id,
-                "finished_at": msgspec.json.encode(last.finished_at).decode().strip('"'),
+                "finished_at": _time_text(last.finished_at),
                 "status": last.status,
                 "decision": last.decision,
                 "reason": last.reason.code if last.reason else None,
             },
             free_bytes=space.f_bavail * space.f_frsize,
+            read_only=bool(space.f_flag & os.ST_RDONLY),
+            events=[{"at": _time_text(event.at), "code": event.code, "message": event.message} for event in reader.events(_SHOWN_EVENTS)],
         )
+
+
+def _time_text(time: datetime) -> str:
+    text: str = msgspec.json.encode(time).decode()
+    return text.strip('"')
 
 
 def _count_waiting(reader: Reader, about: _About) -> int | None:
@@ -122,7 +147,7 @@ def _text(status: Status) -> str:
 
     last = status.last
     lines = {
-        "agent": (f"running, process {status.pid}" if status.pid else "running") if status.running else "not running",
+        "agent": _agent_text(status),
         "home": status.home,
         "inbox": f"{status.inbox or 'not known'}: " + ("can not be read" if status.waiting is None else f"{status.waiting} waiting"),
         "model": f"{status.model['name']} {status.model['version']}" if status.model else "not known",
@@ -132,8 +157,20 @@ def _text(status: Status) -> str:
         + (f" ({last['reason']})" if last["reason"] else "")
         if last
         else "none yet",
-        "free space": f"{status.free_bytes / 1e9:.1f} GB",
+        "free space": f"{status.free_bytes / 1e9:.1f} GB" + (", but the disk is mounted read-only" if status.read_only else ""),
     }
     if status.undisposed:
         lines["not moved"] = f"{status.undisposed} recorded images are still in the inbox; may the agent write to their folders?"
-    return "\n".join(f"{name + ':':<13}{value}" for name, value in lines.items())
+    for number, event in enumerate(status.events):
+        lines["happened" if number == 0 else " " * number] = f"{event['at'][:19]}Z {event['message']}"
+    return "\n".join(f"{name + ':' if name.strip() else '':<13}{value}" for name, value in lines.items())
+
+
+def _agent_text(status: Status) -> str:
+    if not status.running:
+        return "not running"
+    process = f"running, process {status.pid}" if status.pid else "running"
+    if status.doing is None:
+        return process
+    why = f" since {(status.since or '')[:19]}Z: {status.message}" if status.message else ""
+    return f"{process}: {status.doing}{why}"

@@ -170,16 +170,6 @@ class TestInbox:
         finally:
             subprocess.run(["umount", "--lazy", inbox], check=True)
 
-    def test_one_that_goes_away_while_the_agent_runs(self, home: AgentHome) -> None:
-        with start_agent(home.home) as process:
-            drop(home.inbox, "a.png", image_bytes(1))
-            home.wait_for(1)
-            home.inbox.rename(home.inbox.with_name("away"))
-            _, said = process.communicate(timeout=20)
-        assert process.returncode == 30
-        assert "error: the inbox" in said
-        assert "start the agent again" in said
-
     def test_the_default_one_is_made(self, tmp_path: Path) -> None:
         code, said = run_agent(tmp_path / "home", once=True)
         assert code == 0

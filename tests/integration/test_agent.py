@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
 
-from edge_agent import agent as agent_module
-from edge_agent.agent import Agent
+from edge_agent import session as session_module
 from edge_agent.errors import InferenceError
 from edge_agent.intake import disposal as disposal_module
 from edge_agent.intake import folder as folder_module
+from edge_agent.session import Session
 
 
 @pytest.fixture
@@ -273,8 +273,8 @@ class TestRunning:
 
     def test_lost_events_are_made_up_for_by_a_scan(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
         with home.running() as agent:
-            wait_until(lambda: hasattr(agent, "_intake") and agent._intake.is_quiet)
-            monkeypatch.setattr(agent._intake, "touch", lambda _path: None)
+            wait_until(lambda: hasattr(agent.session, "_intake") and agent.session._intake.is_quiet)
+            monkeypatch.setattr(agent.session._intake, "touch", lambda _path: None)
             drop(home.inbox, "a.png", image_bytes(1))
             logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
             home.wait_for(1)
@@ -282,16 +282,16 @@ class TestRunning:
     def test_events_that_nobody_missed_are_made_up_for_in_time(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(folder_module, "RESCAN_S", 0.2)
         with home.running() as agent:
-            wait_until(lambda: hasattr(agent, "_intake") and agent._intake.is_quiet)
-            monkeypatch.setattr(agent._intake, "touch", lambda _path: None)
+            wait_until(lambda: hasattr(agent.session, "_intake") and agent.session._intake.is_quiet)
+            monkeypatch.setattr(agent.session._intake, "touch", lambda _path: None)
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
 
     def test_an_idle_agent_sleeps(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
         turns = 0
-        receive = Agent._receive
+        receive = Session._receive
 
-        def counting(self: Agent, patience_s: float) -> None:
+        def counting(self: Session, patience_s: float) -> None:
             nonlocal turns
             turns += 1
             receive(self, patience_s)
@@ -299,9 +299,9 @@ class TestRunning:
         with home.running() as agent:
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
-            wait_until(lambda: agent._ledger.tidy_at_s(quiet=True) > 1e9)
+            wait_until(lambda: agent.session._ledger.tidy_at_s(quiet=True) > 1e9)
             time.sleep(0.2)
-            monkeypatch.setattr(Agent, "_receive", counting)
+            monkeypatch.setattr(Session, "_receive", counting)
             time.sleep(1.0)
         assert turns <= 2
 
@@ -388,7 +388,7 @@ class TestService:
         with home.running():
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
-            wait_until(lambda: "STATUS=1 done, 0 rejected, 0 settling" in told)
+            wait_until(lambda: "STATUS=1 done, 0 rejected, 0 waiting; model fake 1" in told)
             wait_until(lambda: told.count("WATCHDOG=1") >= 3)
         wait_until(lambda: "STOPPING=1" in told)
         assert told[0] == "READY=1"
@@ -396,7 +396,7 @@ class TestService:
     def test_a_stuck_worker_is_not_called_alive(
         self, home: AgentHome, told: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(agent_module, "STUCK_S", 0.3)
+        monkeypatch.setattr(session_module, "STUCK_S", 0.3)
         go_on = threading.Event()
         with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(10) and None)]):
             drop(home.inbox, "a.png", image_bytes(1))

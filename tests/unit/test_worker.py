@@ -17,7 +17,7 @@ from edge_agent.config import Config, ImagingConfig, IntakeConfig
 from edge_agent.errors import InferenceError
 from edge_agent.records import Record
 from edge_agent.store.database import Database
-from edge_agent.worker import Claims, Outcome, Worker
+from edge_agent.worker import Claims, Job, Outcome, Worker
 
 
 class Bench:
@@ -37,7 +37,7 @@ class Bench:
     def examine(self, name: str, content: bytes | None = None) -> Outcome:
         if content is not None:
             (self.inbox / name).write_bytes(content)
-        return self.worker.examine(arrival_of(self.inbox, name))
+        return self.worker.examine(Job(arrival_of(self.inbox, name)))
 
     def record(self, name: str, content: bytes | None = None) -> Record:
         outcome = self.examine(name, content)
@@ -179,9 +179,9 @@ def test_changed_and_vanished_files(bench: Bench) -> None:
     (bench.inbox / "a.png").write_bytes(image_bytes(1))
     arrival = arrival_of(bench.inbox, "a.png")
     (bench.inbox / "a.png").write_bytes(image_bytes(2, (30, 30)))
-    assert bench.worker.examine(arrival).kind == "changed"
+    assert bench.worker.examine(Job(arrival)).kind == "changed"
     (bench.inbox / "a.png").unlink()
-    assert bench.worker.examine(arrival).kind == "gone"
+    assert bench.worker.examine(Job(arrival)).kind == "gone"
 
 
 def test_a_touched_file_that_stays_is_no_new_image(tmp_path: Path) -> None:

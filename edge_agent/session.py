@@ -1,0 +1,520 @@
+"""A session: one stretch of work with one configuration and one model, from opening the database to the last image in hand.
+
+A fault ends a session; whether it ends the agent too is decided in ``agent.py``. The start of the next session makes up for whatever the
+last one left half done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from edge_agent.config import Config
+from edge_agent.errors import ConfigError, DiskFullError, SourceGoneError
+from edge_agent.intake.folder import FolderIntake
+from edge_agent.intake.placing import storage_error
+from edge_agent.intake.presence import Mount, check_present, mount_of
+from edge_agent.records import Arrival, ModelIdentity, Record
+from edge_agent.store.ledger import DATABASE_NAME, Ledger
+from edge_agent.store.results import Mark
+from edge_agent.store.space import free_space
+from edge_agent.surfaces import systemd
+from edge_agent.suspects import Suspects
+from edge_agent.worker import Claims, Job, Outcome, SupportsClassify, Worker
+
+if TYPE_CHECKING:
+    from edge_agent.intake.camera import CameraSource
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+STUCK_S = 120.0
+"""A worker with one image in hand for longer is stuck: systemd's watchdog is not fed any more."""
+DRAIN_S = 1.2
+CAMERA_STOP_S = 0.3
+SYNC_STOP_S = 0.2
+"""How long a stop waits for each; together less than the two seconds that a stop may take."""
+SYNC_ONCE_S = 60.0
+SPACE_CHECK_S = 1.0
+MOUNT_NOTE = "inbox_mount"
+_CAMERA_POLL_S = 0.2
+_GROUP_S = 0.05
+_GROUP_SIZE = 16
+"""Under load, outcomes wait for each other until one of these is reached, so that they share one commit."""
+_IN_HAND_PER_WORKER = 16
+"""Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
+
+Ending = Literal["stop", "reload", "finished"]
+"""Why a session ended without a fault: somebody asked, another configuration or model waits, or (``once``) nothing is left to do."""
+
+
+class _Wish:
+    """Asks the main loop to end, or to look whether another configuration waits."""
+
+    def __init__(self, ending: Ending) -> None:
+        self.ending = ending
+
+
+class _LookAgain:
+    """Events were lost: only a scan can tell what is in the inbox."""
+
+
+Message = str | Outcome | Mark | Exception | _Wish | _LookAgain
+"""What reaches the main loop: a path where something happened, a worker's outcome, a finished sync, a fault of another thread, a wish."""
+
+LoadClassifiers = Callable[[Config, int], Sequence[SupportsClassify]]
+
+
+class Host(Protocol):
+    """What a session asks of the agent around it."""
+
+    counts: Counter[str]
+    untold: list[tuple[str, str]]
+    """Events (code, message) that the next commit is to tell; the session empties it."""
+
+    def started(self, model: ModelIdentity) -> None:
+        """Hear that the session is ready: the model is loaded and the inbox is watched."""
+
+    def working(self, line: str) -> None:
+        """Show that work goes on, with a line for people."""
+
+    def waiting(self, code: str, message: str) -> None:
+        """Show that no image is taken, and why."""
+
+    def classified(self, model: ModelIdentity) -> None:
+        """Hear that an image was classified without a fault, and its record is durable."""
+
+    def failed(self, fault: Exception) -> None:
+        """Hear that a worker met a fault of our own with an image in hand."""
+
+    def wants_reload(self, *, asked: bool) -> bool:
+        """Tell whether a new session should begin: another model was activated or, where ``asked``, another configuration is good."""
+
+
+class Session:
+    """Watches an inbox and classifies what arrives.
+
+    Parameters
+    ----------
+    config : Config
+        Everything it needs to know.
+    host : Host
+        The agent, which outlives the session.
+    once : bool
+        Process what is in the inbox (and what a video file as camera gives), then end.
+    load : callable
+        Makes the classifiers, one for each worker.
+    """
+
+    _ledger: Ledger
+    _intake: FolderIntake
+    _suspects: Suspects
+
+    def __init__(self, config: Config, host: Host, *, once: bool, load: LoadClassifiers) -> None:
+        self._config = config
+        self._host = host
+        self._once = once
+        self._load = load
+        self._home = config.home.resolve()
+        self._inbox = config.inbox.resolve()
+        self._mailbox: SimpleQueue[Message] = SimpleQueue()
+        self._work: SimpleQueue[Job | None] = SimpleQueue()
+        self._ready: deque[Arrival] = deque()
+        self._in_hand = 0
+        # Paths whose attempt ended without a record; the database hears of it with the next commit.
+        self._ended: list[str] = []
+        self._outcomes: list[Outcome] = []
+        self._group_since_s = 0.0
+        # Files whose bytes a worker has in hand under another name, by SHA-256.
+        self._twins: dict[str, list[Arrival]] = {}
+        self._claims = Claims()
+        self._workers: list[Worker] = []
+        self._alone = False
+        self._camera: CameraSource | None = None
+        self._camera_listed = False
+        self._heartbeat_at_s = 0.0
+        self._space_at_s = 0.0
+        self._is_short_of_space = False
+        self._ending: Ending | None = None
+
+    def run(self, *, blame: bool | None) -> Ending:
+        """Run until :meth:`end`; with ``once`` until the inbox is empty.
+
+        Parameters
+        ----------
+        blame : bool or None
+            Whether what the database holds as in hand is to be blamed for the end of the last process: as its crash (True), as a death
+            nothing is known of (False), or not at all, because this process goes on (None).
+
+        Raises
+        ------
+        EdgeAgentError
+            For every fault of our own side. No image is lost.
+        """
+        with ExitStack() as at_exit:
+            self._start_up(at_exit, blame)
+            try:
+                self._main_loop()
+            except SourceGoneError:
+                self._drain()  # what is in hand has been read already
+                raise
+            self._drain()
+        return self._ending or "finished"
+
+    def end(self, ending: Ending) -> None:
+        """Ask for an orderly end, from any thread or a signal handler."""
+        self._mailbox.put(_Wish(ending))
+
+    # Start up
+
+    def _start_up(self, at_exit: ExitStack, blame: bool | None) -> None:
+        """Open everything; what is opened is closed in reverse order, however the session ends."""
+        is_new = not (self._home / "state" / DATABASE_NAME).exists()
+        self._make_folders(with_inbox=is_new)
+        classifiers = self._load(self._config, self._config.model.threads or len(os.sched_getaffinity(0)))
+        intake = self._config.intake
+        self._ledger = Ledger(self._home, self._inbox, intake.on_done)
+        at_exit.callback(self._ledger.close, sync_patience_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
+        self._check_inbox()
+        self._suspects = Suspects(self._ledger.blame(blame))
+        disposals, healed = self._ledger.recover()
+        if disposals or healed or self._suspects:
+            _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._suspects))
+        self._intake = FolderIntake(self._inbox, intake.settle_time_s, intake.ignore, self._ledger.without_record)
+        at_exit.callback(self._intake.stop)
+        for classifier in classifiers:
+            self._start_worker(classifier)
+            at_exit.callback(self._work.put, None)
+        self._intake.start(lambda path: self._mailbox.put(_LookAgain() if path is None else path))
+        self._start_camera(at_exit)
+        self._note_start(classifiers[0].identity)
+        self._tell()
+
+    def _make_folders(self, *, with_inbox: bool) -> None:
+        """Make what is missing; the inbox only in a new home: later it may be a share that is away, not to be made anew in its place."""
+        names = ("state", "results", "done", "rejected")
+        for name in (*names, "inbox") if with_inbox and self._config.intake.inbox is None else names:
+            try:
+                (self._home / name).mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise storage_error(fault, f"make the folder {self._home / name}") from fault
+
+    def _check_inbox(self) -> None:
+        """See that the inbox is there and lets images go. One that was never in use is a mistake, one that was is away for a while."""
+        note = self._ledger.read_note(MOUNT_NOTE)
+        expected = Mount.from_text(note, self._inbox) if note else None
+        if expected is None and not self._inbox.exists():
+            raise SourceGoneError(f"the inbox {self._inbox} does not exist: create it, mount its disk, or name another with --inbox")
+        if expected is None and not self._inbox.is_dir():
+            raise ConfigError(f"the inbox {self._inbox} is not a folder: name a folder with --inbox")
+        check_present(self._inbox, expected)
+        keeps = self._config.intake.on_done == "keep"
+        if os.access(self._inbox, os.R_OK | os.X_OK | (0 if keeps else os.W_OK)):
+            return
+        advice = (
+            f"the inbox {self._inbox} is not writable for the agent, so that images can not be moved out of it: "
+            'give the agent\'s user write access to the folder, or set [intake] on_done = "keep"'
+        )
+        raise ConfigError(advice) if expected is None else SourceGoneError(f"{advice}; work goes on by itself then")
+
+    def _start_worker(self, classifier: SupportsClassify) -> None:
+        worker = Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims)
+        self._workers.append(worker)
+        threading.Thread(target=self._run_worker, args=(worker,), name=f"worker-{len(self._workers)}", daemon=True).start()
+
+    def _run_worker(self, worker: Worker) -> None:
+        while (job := self._work.get()) is not None:
+            worker.busy_since_s = time.monotonic()
+            message: Message
+            try:
+                message = worker.examine(job)
+            except Exception as fault:  # our own: raised again in the main loop, which is where the session ends
+                message = fault
+            worker.busy_since_s = None
+            self._mailbox.put(message)
+        worker.close()
+
+    def _start_camera(self, at_exit: ExitStack) -> None:
+        if self._config.camera.source:
+            from edge_agent.intake.camera import CameraSource
+
+            self._camera = CameraSource(self._config.camera, self._inbox)
+            self._camera.start()
+            at_exit.callback(self._camera.stop, CAMERA_STOP_S)
+
+    def _note_start(self, model: ModelIdentity) -> None:
+        """Tell ``edge-agent status`` and the log what runs here."""
+        intake = self._config.intake
+        about = {"inbox": str(self._inbox), "on_done": intake.on_done, "ignore": intake.ignore, "model": model}
+        self._ledger.note("agent", msgspec.json.encode(about).decode())
+        self._ledger.note(MOUNT_NOTE, mount_of(self._inbox).to_text(self._inbox))
+        _log.info(
+            "started pid=%d workers=%d model=%s version=%s digest=%.12s",
+            *(os.getpid(), len(self._workers), model.name, model.version, model.digest),
+        )
+        self._host.started(model)
+
+    # The main loop
+
+    def _main_loop(self) -> None:
+        while self._ending is None and not (self._once and self._nothing_left()):
+            self._receive(self._patience_s())
+            self._intake.scan_some()
+            if self._wants_more():
+                self._ready.extend(self._intake.settled())
+            self._hand_out(self._pick())
+            if self._is_group_due():
+                self._enter_outcomes()
+            self._ledger.tidy(self._mailbox.put, quiet=self._intake.is_quiet)
+            self._heartbeat()
+
+    def _nothing_left(self) -> bool:
+        if self._camera is not None:
+            if not self._camera.wait_finished(0):
+                return False
+            self._check_camera()
+            if self._camera.failure is not None:
+                raise self._camera.failure  # the next heartbeat would come too late to tell
+            if not self._camera_listed:
+                self._camera_listed = True
+                self._intake.rescan()  # the events of its last frames may still be on their way
+        return self._intake.is_quiet
+
+    def _in_hand_limit(self) -> int:
+        return _IN_HAND_PER_WORKER * len(self._workers)
+
+    def _wants_more(self) -> bool:
+        return len(self._ready) < self._in_hand_limit() and not self._is_short_of_space
+
+    def _patience_s(self) -> float:
+        """How long the main loop may sleep if no message comes."""
+        if self._is_group_due() or self._may_pick():
+            return 0.0
+        wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet))
+        if self._outcomes:
+            wake_at_s = min(wake_at_s, self._group_since_s + _GROUP_S)
+        if self._is_short_of_space:
+            wake_at_s = min(wake_at_s, self._space_at_s)
+        elif self._wants_more():
+            wake_at_s = min(wake_at_s, self._intake.wake_at_s())
+        patience_s = max(0.0, wake_at_s - time.monotonic())
+        return min(patience_s, _CAMERA_POLL_S) if self._once and self._camera is not None else patience_s
+
+    def _receive(self, patience_s: float) -> None:
+        """Wait for a message, then take all that are there: what came together is committed together."""
+        touched: dict[str, None] = {}
+        events_lost = False
+        with suppress(Empty):
+            message = self._mailbox.get(timeout=patience_s)
+            while True:
+                match message:
+                    case str():
+                        touched[message] = None
+                    case Outcome():
+                        self._in_hand -= 1
+                        self._group_since_s = self._group_since_s if self._outcomes else time.monotonic()
+                        self._outcomes.append(message)
+                    case Mark():
+                        self._ledger.synced(message)
+                    case _LookAgain():
+                        events_lost = True
+                    case _Wish(ending="reload"):
+                        if self._host.wants_reload(asked=True):
+                            self._ending = self._ending or "reload"
+                    case _Wish():
+                        self._ending = message.ending
+                    case OSError():
+                        raise storage_error(message, "read an image") from message
+                    case Exception():
+                        self._host.failed(message)
+                        raise message
+                message = self._mailbox.get_nowait()
+        for path in touched:
+            self._intake.touch(path)
+        if events_lost:
+            _log.warning("events_lost action=scan")
+            self._intake.rescan()
+
+    def _may_pick(self) -> bool:
+        """Whether arrivals may be given to the workers now.
+
+        While outcomes wait for each other, so do the next arrivals: that they are tried is then written by the same commit.
+        """
+        if not self._ready or self._is_short_of_space or self._in_hand >= self._in_hand_limit():
+            return False
+        if self._in_hand == 0:
+            return True
+        if self._alone or self._suspects.treatment(self._ready[0]) != "as usual":
+            return False
+        return self._in_hand <= len(self._workers) or self._is_group_due()
+
+    def _pick(self) -> list[Job]:
+        """Take the arrivals that are tried next. One that was in hand when the program died is tried alone."""
+        if not (self._ready and self._has_space() and self._may_pick()):
+            return []
+        treatment = self._suspects.treatment(self._ready[0])
+        self._alone = treatment != "as usual"
+        if self._alone:
+            return [Job(self._ready.popleft(), quarantine=treatment == "quarantine")]
+        jobs: list[Job] = []
+        while self._ready and self._in_hand + len(jobs) < self._in_hand_limit():
+            if self._suspects.treatment(self._ready[0]) != "as usual":
+                break
+            jobs.append(Job(self._ready.popleft()))
+        return jobs
+
+    def _hand_out(self, jobs: list[Job]) -> None:
+        """Give the workers something to do; that it is tried is durable before."""
+        if not jobs:
+            return
+        attempts = [job.arrival for job in jobs if not job.quarantine]
+        if self._outcomes:
+            self._enter_outcomes(attempts)
+        elif attempts:
+            self._ledger.begin(attempts, ended=self._take_ended())
+        for job in jobs:
+            self._work.put(job)
+        self._in_hand += len(jobs)
+
+    def _is_group_due(self) -> bool:
+        """Whether outcomes must be entered now. Where every image has a worker, none waits for another."""
+        if self._in_hand <= len(self._workers):
+            return bool(self._outcomes)
+        return len(self._outcomes) >= _GROUP_SIZE or (bool(self._outcomes) and time.monotonic() >= self._group_since_s + _GROUP_S)
+
+    def _take_ended(self) -> list[str]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _enter_outcomes(self, attempts: Sequence[Arrival] = ()) -> None:
+        """Let the ledger have what the workers found since the last time, and what they are to try next."""
+        outcomes, self._outcomes = self._outcomes, []
+        found: list[tuple[Record, Outcome]] = []
+        restamped: list[tuple[int, Arrival]] = []
+        for outcome in outcomes:
+            arrival, record = outcome.arrival, outcome.record
+            self._suspects.clear(arrival.path)
+            if outcome.kind == "record" and record is not None:
+                found.append((record, outcome))
+                continue
+            self._ended.append(arrival.path)
+            if outcome.kind == "unchanged" and record is not None:
+                restamped.append((record.id or 0, arrival))
+            elif outcome.kind == "twin":
+                self._wait_for_twin(outcome)
+            else:
+                self._intake.release(arrival.path, look_again=outcome.kind == "changed")
+        if not (found or restamped or attempts):
+            return
+        entered = self._ledger.enter(
+            [(record, outcome.arrival) for record, outcome in found], restamped, attempts=attempts, ended=self._take_ended()
+        )
+        for (_, outcome), (record, became) in zip(found, entered, strict=True):
+            self._close_case(outcome, record, look_again=became == "replaced")
+        for _, arrival in restamped:
+            self._intake.release(arrival.path)
+
+    def _wait_for_twin(self, outcome: Outcome) -> None:
+        if self._claims.holds(outcome.sha256):
+            self._twins.setdefault(outcome.sha256, []).append(outcome.arrival)
+        else:
+            self._ready.appendleft(outcome.arrival)  # the other record has become durable since
+
+    def _close_case(self, outcome: Outcome, record: Record, *, look_again: bool) -> None:
+        if outcome.has_claim:
+            self._claims.release(outcome.sha256)
+            # A worker looks at them again. It finds the record of their first copy, or tries anew where that one was rejected.
+            self._ready.extendleft(self._twins.pop(outcome.sha256, ()))
+        self._intake.release(outcome.arrival.path, look_again=look_again)
+        self._host.counts.update(word for word in (record.status, record.decision, "duplicate" if record.duplicate_of else None) if word)
+        _log.info(
+            "%s id=%d sha256=%.12s decision=%s reason=%s duplicate_of=%s total_ms=%.1f",
+            *(record.status, record.id, record.sha256 or "-", record.decision or "-", record.reason.code if record.reason else "-"),
+            *(record.duplicate_of or "-", record.timing_ms.total),
+        )
+        if record.reason is not None and record.reason.code == "quarantined":
+            self._ledger.tell("quarantined", f"record {record.id}: {record.reason.message}")
+        if record.status == "done" and record.duplicate_of is None and record.model is not None:
+            self._host.classified(record.model)
+
+    def _has_space(self) -> bool:
+        """Look, at most once a second, whether the disk has the room that the configuration wants kept."""
+        now_s = time.monotonic()
+        least = self._config.storage.min_free_bytes
+        if least == 0 or now_s < self._space_at_s:
+            return not self._is_short_of_space
+        self._space_at_s = now_s + SPACE_CHECK_S
+        free = free_space(self._home)
+        self._is_short_of_space = free < least
+        if self._is_short_of_space:
+            message = (
+                f"only {free / 1e6:,.0f} MB are free on the disk of {self._home}, and {least / 1e6:,.0f} MB are to stay free, so no image"
+                " is taken: free some space; the agent then goes on by itself, and every image stays where it is"
+            )
+            if self._once:
+                raise DiskFullError(message)
+            self._host.waiting("low_space", message)
+        return not self._is_short_of_space
+
+    def _heartbeat(self) -> None:
+        """Look after what no event tells of, and say that the loop is alive."""
+        if self._is_short_of_space and self._has_space():
+            self._heartbeat_at_s = 0.0  # to say at once that the wait is over
+        now_s = time.monotonic()
+        if now_s < self._heartbeat_at_s:
+            return
+        self._heartbeat_at_s = now_s + min(HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S)
+        self._intake.check_root()
+        self._check_camera()
+        self._tell()
+        if self._ending is None and self._host.wants_reload(asked=False):
+            self._ending = "reload"
+        stuck = [worker for worker in self._workers if worker.busy_since_s is not None and now_s - worker.busy_since_s > STUCK_S]
+        if stuck:
+            _log.error("workers_stuck count=%d limit_s=%g", len(stuck), STUCK_S)
+            return
+        systemd.notify_watchdog()
+        if not self._is_short_of_space:
+            counts = self._host.counts
+            waiting = self._intake.waiting + len(self._ready) + self._in_hand
+            self._host.working(f"{counts['done']} done, {counts['rejected']} rejected, {waiting} waiting")
+
+    def _tell(self) -> None:
+        """Enter what a person must learn of into the database."""
+        while self._host.untold:
+            self._ledger.tell(*self._host.untold.pop(0))
+
+    def _check_camera(self) -> None:
+        if self._camera is not None and self._camera.failure is not None:
+            raise self._camera.failure
+
+    # Shut down
+
+    def _drain(self) -> None:
+        """Finish the images in hand, and no others: those stay in the inbox for the next start."""
+        deadline_s = time.monotonic() + DRAIN_S
+        self._ready.clear()
+        with suppress(Empty):
+            while True:
+                job = self._work.get_nowait()
+                if job is not None:
+                    self._in_hand -= 1
+                    self._ended.append(job.arrival.path)
+        while self._in_hand > 0 and (left_s := deadline_s - time.monotonic()) > 0:
+            try:
+                self._receive(left_s)
+            except SourceGoneError:
+                self._in_hand -= 1  # it could not be read any more; it waits in the inbox that is away
+        self._enter_outcomes()
+        self._ledger.end_attempts(self._take_ended(), unfinished_too=True)
+        counts = self._host.counts
+        _log.info("stopped done=%d rejected=%d unfinished=%d", counts["done"], counts["rejected"], self._in_hand)
