@@ -12,7 +12,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -47,13 +47,14 @@ class Mount:
 
     ``point`` is where it is mounted; a folder that was merely bound onto itself, as systemd does with ``ReadWritePaths=``, counts with the
     mount that it belongs to. ``kind`` is the file system ("ext4", "cifs", "fuse.sshfs"), ``source`` the device or server, ``device`` its
-    number ("8:17").
+    number ("8:17"), ``options`` how it was mounted ("ro,noatime,...").
     """
 
     point: str
     kind: str
     source: str
     device: str = ""
+    options: str = field(default="", compare=False)
 
     @property
     def is_remote(self) -> bool:
@@ -216,11 +217,11 @@ def _read_table() -> Iterator[tuple[str, Mount]]:
     """Give each mount that this process sees, with its number."""
     for line in _TABLE.read_text("utf-8", "surrogateescape").splitlines():
         before, _, after = line.partition(" - ")
-        mount_id, _, device, root, point, *_ = map(_plain, before.split(" "))
-        kind, source, *_ = map(_plain, after.split(" "))
+        mount_id, _, device, root, point, options, *_ = map(_plain, before.split(" "))
+        kind, source, super_options, *_ = map(_plain, after.split(" "))
         if root != "/" and point.endswith(root):
             point = point.removesuffix(root) or "/"
-        yield mount_id, Mount(point, kind, source, device)
+        yield mount_id, Mount(point, kind, source, device, f"{options},{super_options}")
 
 
 def _plain(field: str) -> str:
