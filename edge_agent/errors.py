@@ -34,6 +34,10 @@ class ModelChecksumError(ModelError):
     """A file of the bundle is not the file that was packed."""
 
 
+class ModelSignatureError(ModelError):
+    """A bundle is not signed by a trusted key, or its signature is wrong."""
+
+
 class GoldenVectorError(ModelError):
     """The interpreter of this board does not compute what the model computed when it was built."""
 
