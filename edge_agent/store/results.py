@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import msgspec
 
@@ -21,6 +22,7 @@ from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
 JSONL_NAME = "predictions.jsonl"
 _CHUNK_RECORDS = 500
 _LINE_MAX_BYTES = 1024 * 1024
+_COPY_BYTES = 1024 * 1024
 _DAY = timedelta(days=1)
 
 
@@ -35,6 +37,10 @@ class _Owner(msgspec.Struct):
     """The one field of a sidecar that says whose it is."""
 
     id: int | None
+
+
+class _MovedAwayError(Exception):
+    """Somebody moved the JSON lines away while they were being copied: their new file is left as it is."""
 
 
 class ResultFiles:
@@ -52,6 +58,7 @@ class ResultFiles:
         self._results = results
         self._jsonl = results / JSONL_NAME
         self._last_id = 0
+        self._torn_at: Mark | None = None
 
     def append(self, records: Sequence[Record]) -> None:
         """Write records that have just been committed, in the order of their ids.
@@ -61,15 +68,22 @@ class ResultFiles:
         StorageError
             If they can not be written. The database has them: the next start writes them again.
         """
+        self._torn_at = self._torn_at or self.mark()
         _append(self._jsonl, b"".join(map(jsonl_line, records)))
         for day, of_day in groupby(records, _day):
             _append(self._csv(day), csv_lines(of_day).encode(), header=CSV_HEADER.encode())
         for record in records:
             self._write_sidecar(record)
+        self._torn_at = None
         self._last_id = records[-1].id or 0
 
     def mark(self) -> Mark:
-        """Say how far the files reach now. True on the disk only after a :meth:`sync` that began later."""
+        """Say how far the files reach now. True on the disk only after a :meth:`sync` that began later.
+
+        After an :meth:`append` that failed half-way they reach as far as before it.
+        """
+        if self._torn_at is not None:
+            return self._torn_at
         return Mark(self._last_id, self._jsonl.stat().st_size if self._jsonl.exists() else 0)
 
     def sync(self) -> None:
@@ -89,7 +103,7 @@ class ResultFiles:
         except OSError as fault:
             raise storage_error(fault, f"write to the disk of {self._results}") from fault
 
-    def heal(self, reader: Reader, mark: Mark) -> int:
+    def heal(self, reader: Reader, mark: Mark, floor_id: int = 0) -> int:
         """Make the files hold what the database holds, after whatever ended the last run.
 
         Parameters
@@ -98,6 +112,8 @@ class ResultFiles:
             The truth.
         mark : Mark
             What was on the disk for certain. What follows is cut off, torn line or not, and written again.
+        floor_id : int
+            Records up to this one have been deleted from ``results/`` for their age and are not written again.
 
         Returns
         -------
@@ -111,7 +127,7 @@ class ResultFiles:
         """
         last = reader.last()
         if last is not None and not self._reaches(mark):
-            return self.rebuild(reader)  # somebody removed, cut or edited the file
+            return self.rebuild(reader, floor_id)  # somebody removed, cut or edited the file
         days: set[date] = set()
         count = 0
         if self._jsonl.exists():
@@ -119,24 +135,69 @@ class ResultFiles:
                 os.truncate(self._jsonl, mark.jsonl_bytes)
             except OSError as fault:
                 raise storage_error(fault, f"write {self._jsonl}") from fault
-        for records in _chunks(reader.records(after_id=mark.record_id)):
+        for records in _chunks(reader.records(after_id=max(mark.record_id, floor_id))):
             _append(self._jsonl, b"".join(map(jsonl_line, records)))
             count += self._heal_chunk(records, days)
         self._rewrite_days(reader, days)
         self._last_id = (last.id if last else 0) or 0
         return count
 
-    def rebuild(self, reader: Reader) -> int:
-        """Write every file again from the database. What else lies in ``results/`` stays; returns the number of records."""
+    def rebuild(self, reader: Reader, floor_id: int = 0) -> int:
+        """Write every file again from the records after ``floor_id``. What else lies in ``results/`` stays; returns their number."""
         days: set[date] = set()
         count = 0
         with replacing(self._jsonl) as file:
-            for records in _chunks(reader.records()):
+            for records in _chunks(reader.records(after_id=floor_id)):
                 file.writelines(map(jsonl_line, records))
                 count += self._heal_chunk(records, days)
                 self._last_id = records[-1].id or 0
         self._rewrite_days(reader, days)
         return count
+
+    def delete_day(self, day: date) -> None:
+        """Delete the CSV file of a UTC day.
+
+        Raises
+        ------
+        StorageError
+            If it can not be deleted.
+        """
+        try:
+            self._csv(day).unlink(missing_ok=True)
+        except OSError as fault:
+            raise storage_error(fault, f"delete results/{self._csv(day).name}") from fault
+
+    def trim(self, floor_id: int) -> Iterator[None]:
+        """Leave the records up to ``floor_id`` out of the JSON lines, once they make up half of the file: so each line is copied twice at most.
+
+        Yields
+        ------
+        None
+            After each mebibyte, so that other work comes between. The new file takes the place of the old one in the last step.
+
+        Raises
+        ------
+        StorageError
+            If it can not be written.
+        """
+        try:
+            old = self._jsonl.open("rb")
+        except FileNotFoundError:
+            return
+        except OSError as fault:
+            raise storage_error(fault, f"read {self._jsonl}") from fault
+        with old:
+            size_bytes = os.fstat(old.fileno()).st_size
+            start = _first_line_after(old, size_bytes, floor_id)
+            if start == 0 or 2 * start < size_bytes:
+                return
+            old.seek(start)
+            with suppress(_MovedAwayError), replacing(self._jsonl) as new:
+                while chunk := old.read(_COPY_BYTES):
+                    new.write(chunk)
+                    yield
+                if not (self._jsonl.exists() and os.path.samestat(os.fstat(old.fileno()), self._jsonl.stat())):
+                    raise _MovedAwayError
 
     def _reaches(self, mark: Mark) -> bool:
         """Whether the line of the mark's record ends where the mark says."""
@@ -146,7 +207,7 @@ class ResultFiles:
                 before = file.read(min(mark.jsonl_bytes, _LINE_MAX_BYTES))
         except OSError:
             return False
-        if mark.record_id == 0:
+        if mark.record_id == 0 or mark.jsonl_bytes == 0:
             return True
         *_, line, after = (b"", *before.split(b"\n"))
         with suppress(msgspec.DecodeError):
@@ -177,7 +238,7 @@ class ResultFiles:
         for name in names_for(path.name, record.id or 0, ".json"):
             target = folder / name
             # A name that came twice: the first image keeps NAME.json, the next one gets its record's number.
-            if _is_free(target) or _sidecar_id(target) == record.id:
+            if _is_free(target) or sidecar_id(target) == record.id:
                 with replacing(target) as file:
                     file.write(content)
                 return
@@ -196,11 +257,37 @@ def _is_free(path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
-def _sidecar_id(path: Path) -> int | None:
-    """Whose sidecar this is; None where it is none of ours."""
+def sidecar_id(path: Path) -> int | None:
+    """Tell whose sidecar this is: its record's id; None where it is none of ours."""
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=_Owner).id
     return None
+
+
+def _first_line_after(file: IO[bytes], size_bytes: int, record_id: int) -> int:
+    """Find where the first line of a record after ``record_id`` begins; 0 where that can not be told. The ids ascend."""
+    low, high = 0, size_bytes  # what begins before low is older; what begins after high is not
+    while low <= high and low < size_bytes:
+        middle = (low + high) // 2
+        file.seek(middle)
+        begin = middle if middle == low else middle + len(file.readline(_LINE_MAX_BYTES))
+        if begin > high or begin >= size_bytes:
+            high = middle
+            continue
+        line = file.readline(_LINE_MAX_BYTES)
+        try:
+            found = msgspec.json.decode(line, type=_Owner).id
+        except msgspec.DecodeError:
+            return 0
+        if found is None:
+            return 0
+        if found <= record_id:
+            low = begin + len(line)
+        elif begin == low:
+            break
+        else:
+            high = middle
+    return low
 
 
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:

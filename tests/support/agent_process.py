@@ -36,6 +36,7 @@ import edge_agent.commands.export
 import edge_agent.commands.run
 import edge_agent.commands.status
 import edge_agent.session
+import edge_agent.worker
 from edge_agent import cli
 from edge_agent.agent import Agent
 from edge_agent.intake import disposal
@@ -78,12 +79,14 @@ def main(settings: dict[str, Any]) -> int:
         def __init__(self, config: Any, **options: Any) -> None:
             super().__init__(config, **{**options, "load": load})
 
-    replaced: dict[str, Any] = {"HEARTBEAT_S": 1.0, "Agent": TestedAgent}
+    replaced: dict[str, Any] = {"HEARTBEAT_S": 1.0, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
     for name, value in replaced.items():
         setattr(edge_agent.agent, name, value)
     edge_agent.session.HEARTBEAT_S = 1.0
     arguments = settings.get("command") or _run_command(settings)
     inject(settings.get("faults", []))
+    if poison := settings.get("poison"):
+        put_poison(*poison)
     return cli.main(arguments)
 
 
@@ -105,6 +108,20 @@ def config_text(settings: dict[str, Any]) -> str:
         f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\n"
         f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n{settings.get('extra', '')}"
     )
+
+
+def put_poison(columns: int, number: int) -> None:
+    """Let the decoding of an image of so many columns kill the process by a signal, as a fault in a codec would."""
+    real = edge_agent.worker.decode_image
+
+    def decode(*arguments: Any, **options: Any) -> Any:
+        frame = real(*arguments, **options)
+        if frame.columns == columns:
+            os.kill(os.getpid(), number)
+            time.sleep(60)  # the signal may reach another thread first
+        return frame
+
+    edge_agent.worker.decode_image = decode
 
 
 def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:

@@ -1,0 +1,127 @@
+"""Calls of the operating system and of SQLite that fail: each ends in the state that the taxonomy names, and is left when the cause ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agent_process import run_agent, start_agent
+from support.agents import AgentHome, drop, image_bytes, wait_until
+
+from edge_agent.surfaces.state import read_state
+
+DONE = "/done/"
+STATES: dict[str, tuple[dict[str, Any], str]] = {
+    "a commit that finds no space": ({"call": "sqlite.execute", "where": "COMMIT", "error": "SQLITE_FULL"}, "disk_full"),
+    "a commit that the disk fails": ({"call": "sqlite.execute", "where": "COMMIT", "error": "SQLITE_IOERR_FSYNC"}, "storage_error"),
+    "a database that another program holds": ({"call": "sqlite.execute", "where": "BEGIN", "error": "SQLITE_BUSY"}, "database_locked"),
+    "a database that may not be written any more": (
+        {"call": "sqlite.execute", "where": "BEGIN", "error": "SQLITE_READONLY"},
+        "storage_error",
+    ),
+    "a query that the disk fails": ({"call": "sqlite.execute", "where": "SELECT", "error": "SQLITE_IOERR_READ"}, "storage_error"),
+    "results that find no space": ({"call": "file.write", "where": "predictions.jsonl", "error": "ENOSPC"}, "disk_full"),
+    "results that the disk fails": ({"call": "file.write", "where": "predictions-", "error": "EIO"}, "storage_error"),
+    "a sidecar that finds no space": ({"call": "file.write", "where": ".png.json.tmp", "error": "ENOSPC"}, "disk_full"),
+    "a sidecar that can not be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
+    "a disk that does not take what was written": (
+        {"call": "edge_agent.store.results._sync_file_system", "error": "EIO"},
+        "storage_error",
+    ),
+    "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
+    "an image that can not be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_the_agent_waits_says_why_and_goes_on(tmp_path: Path, name: str) -> None:
+    """
+    1. An agent works. From some moment on a call fails, whenever it is made.
+    2. Images come. The agent shows what it waits for, and does not end.
+    3. The cause ends.
+    Result: the agent goes on by itself; one record, one file and one line for each image.
+    """
+    fault, code = STATES[name]
+    home, cause = AgentHome(tmp_path), tmp_path / "cause"
+    images = {f"{seed}.png": image_bytes(seed) for seed in range(8)}
+    with start_agent(home.home, faults=[{**fault, "times": 0, "while": str(cause)}]) as process:
+        drop(home.inbox, "0.png", images["0.png"])
+        home.wait_for(1)
+        cause.touch()
+        for each in list(images)[1:]:
+            drop(home.inbox, each, images[each])
+
+        def waits() -> bool:
+            said = read_state(home.home / "state")
+            return said is not None and said.doing == "waiting"
+
+        wait_until(waits)
+        said = read_state(home.home / "state")
+        assert said is not None
+        assert said.code == code, said.message
+        assert "by itself" in said.message
+        assert process.poll() is None
+        cause.unlink()
+        wait_until(lambda: sorted(home.files("done")) == sorted(images) and home.files("inbox") == [])
+        process.terminate()
+        _, log = process.communicate(timeout=10)
+    assert process.returncode == 0, log
+    assert "Traceback" not in log
+    check_each_once(home, images)
+
+
+def check_each_once(home: AgentHome, images: dict[str, bytes]) -> None:
+    home.run_once()
+    assert sorted(row["path"] for row in home.rows()) == sorted(images)
+    assert [row["disposed"] for row in home.rows()] == [1] * len(images)
+    assert sorted(line["path"] for line in home.lines()) == sorted(images)
+    assert {name: (home.home / "done" / name).read_bytes() for name in home.files("done")} == images
+    assert set(home.files("results")) >= {f"{name}.json" for name in images}
+    assert not list(home.home.rglob("*.tmp"))
+    assert home.rows("SELECT * FROM attempt") == []
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES"])
+def test_an_image_that_does_not_leave_the_inbox_is_recorded_once(tmp_path: Path, code: str) -> None:
+    """
+    1. The inbox does not let an image go: the rename fails, again and again.
+    Result: one record; the image stays, and leaves when it can.
+    """
+    home = AgentHome(tmp_path)
+    drop(home.inbox, "a.png", image_bytes(1))
+    for _ in range(2):
+        returned, said = run_agent(home.home, once=True, faults=[{"call": "os.rename", "where": DONE, "error": code, "times": 0}])
+        assert returned == 0, said
+    assert [row["disposed"] for row in home.rows()] == [0]
+    assert home.files("inbox") == ["a.png"]
+    check_each_once(home, {"a.png": image_bytes(1)})
+
+
+def test_an_image_that_can_not_be_read_is_the_images_fault(tmp_path: Path) -> None:
+    """
+    1. The disk fails for one file of the inbox, for good; others can be read.
+    Result: that one is rejected with a reason, the others are classified.
+    """
+    home = AgentHome(tmp_path)
+    drop(home.inbox, "bad.png", image_bytes(1))
+    drop(home.inbox, "good.png", image_bytes(2))
+    code, said = run_agent(home.home, once=True, faults=[{"call": "os.read", "where": "/bad.png", "error": "EIO", "times": 0}])
+    assert code == 0, said
+    assert {row["path"]: (row["status"], row["reason_code"]) for row in home.rows()} == {
+        "bad.png": ("rejected", "read_error"),
+        "good.png": ("done", None),
+    }
+    assert (home.home / "rejected" / "bad.png").read_bytes() == image_bytes(1)
+
+
+def test_with_once_no_fault_is_waited_out(tmp_path: Path) -> None:
+    home = AgentHome(tmp_path)
+    drop(home.inbox, "a.png", image_bytes(1))
+    code, said = run_agent(
+        home.home, once=True, faults=[{"call": "sqlite.execute", "where": "COMMIT", "error": "SQLITE_IOERR_FSYNC", "times": 0}]
+    )
+    assert code == 40
+    assert "error: " in said
+    assert home.files("inbox") == ["a.png"]
+    check_each_once(home, {"a.png": image_bytes(1)})
