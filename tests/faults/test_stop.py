@@ -71,3 +71,32 @@ def test_a_signal_while_nothing_happens(tmp_path: Path) -> None:
         assert "started" in process.stderr.readline()
         process.terminate()
         assert process.wait(timeout=2) == 0
+
+
+def test_sighup_reads_the_configuration_again_or_keeps_the_old_one(tmp_path: Path) -> None:
+    """
+    1. The agent runs with a configuration file, which somebody spoils; SIGHUP. Then somebody mends it, with another on_done; SIGHUP.
+    Result: the spoilt file is refused with its error and the work goes on; the mended one counts from then on.
+    """
+    home, config = AgentHome(tmp_path), tmp_path / "edge-agent.toml"
+    text = "[intake]\nsettle_time_s = 0.05\n[model]\nthreads = 2\n"
+    config.write_text(text)
+    with start_agent(home.home, config=config) as process:
+        drop(home.inbox, "a.png", image_bytes(1))
+        home.wait_for(1)
+        config.write_text(text + "[log]\nlevel = 5\n")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: home.rows("SELECT code FROM event") == [{"code": "reload_refused"}], 15)
+        drop(home.inbox, "b.png", image_bytes(2))
+        home.wait_for(2)
+        config.write_text(text.replace("0.05", '0.05\non_done = "keep"'))
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: '"on_done":"keep"' in str(home.rows("SELECT value FROM note WHERE name = 'agent'")))
+        drop(home.inbox, "c.png", image_bytes(3))
+        home.wait_for(3)
+        process.terminate()
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 0, said
+    assert "log.level" in said
+    assert home.files("inbox") == ["c.png"]
+    assert home.files("done") == ["a.png", "b.png"]

@@ -1,0 +1,326 @@
+"""One agent, several sessions: another configuration, another model, an inbox that goes away, a disk that gets full."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
+
+from edge_agent import agent as agent_module
+from edge_agent import session as session_module
+from edge_agent.agent import Agent
+from edge_agent.config import Config
+from edge_agent.errors import ConfigError, InferenceError, ModelError
+from edge_agent.inference.installed import InstalledModel, ModelStore
+from edge_agent.records import ModelIdentity
+from edge_agent.surfaces.state import AgentState, read_state
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(session_module, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(session_module, "SPACE_CHECK_S", 0.05)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> AgentHome:
+    return AgentHome(tmp_path)
+
+
+@contextmanager
+def running(agent: Agent) -> Iterator[Agent]:
+    """Run an agent in a thread until the block ends; its fault is raised here."""
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            agent.run()
+        except BaseException as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        wait_until(lambda: faults or (agent.session is not None and hasattr(agent.session, "_intake")))
+        yield agent
+    finally:
+        agent.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+    if faults:
+        raise faults[0]
+
+
+def state_of(home: AgentHome) -> AgentState:
+    said = read_state(home.home / "state")
+    assert said is not None
+    return said
+
+
+def events(home: AgentHome) -> list[str]:
+    return [row["code"] for row in home.rows("SELECT code FROM event ORDER BY id")]
+
+
+class TestReload:
+    def test_another_configuration_takes_over_between_two_images(self, home: AgentHome) -> None:
+        """
+        1. Images come all the time. The configuration changes from "move" to "delete", and the agent is told so.
+        Result: each image is recorded once; those before lie in done/, those after are gone.
+        """
+        other = msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, on_done="delete"))
+        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+            for seed in range(30):
+                drop(home.inbox, f"{seed}.png", image_bytes(seed))
+            home.wait_for(3)
+            first = agent.session
+            agent.reload()
+            wait_until(lambda: agent.session is not None and agent.session is not first)
+            home.wait_for(30)
+            drop(home.inbox, "last.png", image_bytes(99))
+            home.wait_for(31)
+            wait_until(lambda: home.files("inbox") == [])
+        assert sorted(row["path"] for row in home.rows()) == sorted([*(f"{seed}.png" for seed in range(30)), "last.png"])
+        assert 3 <= len(home.files("done")) < 31
+        assert "last.png" not in home.files("done")
+
+    def test_a_wrong_configuration_is_refused_and_the_old_one_kept(self, home: AgentHome, caplog: pytest.LogCaptureFixture) -> None:
+        def reread() -> Config:
+            raise ConfigError("edge-agent.toml has 1 error: intake.settle_time_s")
+
+        with running(Agent(home.config, load=home.load, reread=reread)) as agent:
+            agent.reload()
+            wait_until(lambda: "reload_refused" in events(home))
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+        assert "reload_refused reason=edge-agent.toml has 1 error" in caplog.text
+        [message] = [row["message"] for row in home.rows("SELECT message FROM event WHERE code = 'reload_refused'")]
+        assert "goes on with the one before" in message
+
+    def test_a_home_that_moves_is_refused(self, home: AgentHome, tmp_path: Path) -> None:
+        other = msgspec.structs.replace(home.config, home=tmp_path / "elsewhere")
+        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+            agent.reload()
+            wait_until(lambda: "reload_refused" in events(home))
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_a_configuration_that_can_not_be_started_with_is_left_again(self, home: AgentHome, tmp_path: Path) -> None:
+        """
+        1. The new configuration reads well, but names an inbox that is not there.
+        Result: the agent goes back to the old one and says so.
+        """
+        other = msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, inbox=tmp_path / "absent"))
+        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+            agent.reload()
+            wait_until(lambda: "reload_refused" in events(home))
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+
+
+NEW = ModelIdentity("fake", "2", "e" * 64)
+
+
+def activate(home: AgentHome, identity: ModelIdentity) -> None:
+    """Make a model the active one, as ``edge-agent model install`` does; its files do not matter here."""
+    store = ModelStore(home.home)
+    model = InstalledModel(
+        name=identity.name,
+        version=identity.version,
+        serial=2,
+        digest=identity.digest,
+        directory=store.folder / "fake-2",
+        installed_at=datetime(2026, 7, 1, tzinfo=UTC),
+    )
+    with store.changing() as pointer:
+        store.write(msgspec.structs.replace(pointer, models=(model, *pointer.models)).with_active(identity.digest))
+
+
+class TestModelSwap:
+    def load(self, home: AgentHome, fail: ModelIdentity | None = None) -> object:
+        """Load what the pointer says; the model ``fail`` fails at each image."""
+
+        def refuse() -> None:
+            raise InferenceError("invoke failed")
+
+        def load(config: Config, count: int) -> Sequence[FakeClassifier]:
+            identity = NEW if ModelStore(config.home).active() else FakeClassifier.identity
+            before = refuse if identity == fail else lambda: None
+            return [FakeClassifier(home.classified, identity=identity, before=before) for _ in range(count)]
+
+        return load
+
+    def test_a_model_that_is_activated_takes_over_without_dropping_an_image(self, home: AgentHome) -> None:
+        with running(Agent(home.config, load=self.load(home))):  # type: ignore[arg-type]
+            for seed in range(60):
+                drop(home.inbox, f"{seed}.png", image_bytes(seed))
+                if seed == 30:
+                    activate(home, NEW)
+                time.sleep(0.01)
+            home.wait_for(60)
+            wait_until(lambda: home.files("inbox") == [])
+            wait_until(lambda: (active := ModelStore(home.home).active()) is not None and active.proven)
+        rows = home.rows()
+        versions = [row["model_version"] for row in rows]
+        assert sorted(row["path"] for row in rows) == sorted(f"{seed}.png" for seed in range(60))
+        assert versions == sorted(versions)
+        assert set(versions) == {"1", "2"}
+
+    def test_a_model_that_fails_its_first_images_is_left_again(self, home: AgentHome) -> None:
+        """
+        1. A new model is activated; the interpreter fails at its first image.
+        Result: the agent goes back to the model before by itself and says so; no image is lost, and none is rejected.
+        """
+        with running(Agent(home.config, load=self.load(home, fail=NEW))):  # type: ignore[arg-type]
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+            activate(home, NEW)
+            for seed in range(2, 12):
+                drop(home.inbox, f"{seed}.png", image_bytes(seed))
+                time.sleep(0.01)
+            home.wait_for(11)
+            wait_until(lambda: "model_rolled_back" in events(home))
+        assert {(row["status"], row["model_version"]) for row in home.rows()} == {("done", "1")}
+        assert ModelStore(home.home).active() is None
+        [event] = home.rows("SELECT message FROM event WHERE code = 'model_rolled_back'")
+        assert "fake 2 failed on this box" in event["message"]
+        assert home.rows("SELECT * FROM attempt") == []
+
+    def test_a_model_that_does_not_load_is_left_again(self, home: AgentHome) -> None:
+        def load(config: Config, count: int) -> Sequence[FakeClassifier]:
+            if ModelStore(config.home).active():
+                raise ModelError("golden vectors differ")
+            return home.load(config, count)
+
+        with running(Agent(home.config, load=load)):
+            activate(home, NEW)
+            wait_until(lambda: "model_rolled_back" in events(home))
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+
+    def test_a_proven_model_that_fails_ends_the_agent(self, home: AgentHome) -> None:
+        """A model that has worked is not gone back from: then something else is broken."""
+        activate(home, NEW)
+        ModelStore(home.home).prove(NEW.digest)
+        with pytest.raises(InferenceError), running(Agent(home.config, load=self.load(home, fail=NEW))) as agent:  # type: ignore[arg-type]
+            drop(home.inbox, "a.png", image_bytes(1))
+            wait_until(lambda: agent.session is None)
+        assert home.files("inbox") == ["a.png"]
+
+
+class TestInboxAway:
+    def test_an_inbox_that_vanishes_is_waited_for(self, home: AgentHome, caplog: pytest.LogCaptureFixture) -> None:
+        """
+        1. The folder goes away while the agent runs, and comes back with new images.
+        Result: the agent says so, makes no folder in its place, and goes on.
+        """
+        away = home.inbox.with_name("away")
+        with running(Agent(home.config, load=home.load)):
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+            home.inbox.rename(away)
+            wait_until(lambda: state_of(home).doing == "waiting")
+            assert state_of(home).code == "inbox_away"
+            time.sleep(0.3)
+            assert not home.inbox.exists()
+            drop(away, "b.png", image_bytes(2))
+            away.rename(home.inbox)
+            home.wait_for(2)
+            wait_until(lambda: state_of(home).doing == "working")
+            wait_until(lambda: "inbox_away" in events(home))
+        assert caplog.text.count("waiting code=inbox_away") == 1
+        assert sorted(home.files("done")) == ["a.png", "b.png"]
+
+    def test_an_inbox_that_is_away_at_the_start_is_waited_for_if_it_was_there_before(self, home: AgentHome) -> None:
+        home.run_once()
+        home.inbox.rmdir()
+        agent = Agent(home.config, load=home.load)
+        thread = threading.Thread(target=agent.run)
+        thread.start()
+        try:
+            wait_until(lambda: state_of(home).code == "inbox_away")
+            home.inbox.mkdir()
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+        finally:
+            agent.stop()
+            thread.join(10)
+        assert not thread.is_alive()
+
+    def test_images_in_hand_are_kept(self, home: AgentHome) -> None:
+        """
+        1. The inbox vanishes while images that were read already are being classified.
+        Result: they are recorded; when the inbox is back they leave it, and there is no second record.
+        """
+        begun, go_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
+            go_on.wait(10)
+
+        def load(_config: Config, count: int) -> Sequence[FakeClassifier]:
+            return [FakeClassifier(home.classified, before=wait) for _ in range(count)]
+
+        away = home.inbox.with_name("away")
+        with running(Agent(home.config, load=load)):
+            drop(home.inbox, "a.png", image_bytes(1))
+            assert begun.wait(10)
+            home.inbox.rename(away)
+            time.sleep(0.2)
+            go_on.set()
+            home.wait_for(1)
+            wait_until(lambda: state_of(home).code == "inbox_away")
+            away.rename(home.inbox)
+            wait_until(lambda: home.files("done") == ["a.png"])
+        assert [row["disposed"] for row in home.rows()] == [1]
+        assert len(home.classified) == 1
+
+
+class TestSpace:
+    def test_below_the_watermark_no_image_is_taken(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        1. The free space falls below [storage] min_free_bytes; images come.
+        2. Somebody frees space.
+        Result: no image is taken meanwhile, the state says why, and the agent goes on by itself.
+        """
+        free = [10**9]
+        monkeypatch.setattr(session_module, "free_space", lambda _home: free[0])
+        with running(Agent(home.config, load=home.load)):
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+            free[0] = 10**8
+            time.sleep(0.1)
+            for seed in range(2, 8):
+                drop(home.inbox, f"{seed}.png", image_bytes(seed))
+            wait_until(lambda: state_of(home).code == "low_space")
+            assert "100 MB are free" in state_of(home).message
+            time.sleep(0.3)
+            assert len(home.rows()) == 1
+            free[0] = 10**9
+            home.wait_for(7)
+            wait_until(lambda: state_of(home).doing == "working")
+
+    def test_free_space_is_really_looked_at(self, home: AgentHome) -> None:
+        storage = msgspec.structs.replace(home.config.storage, min_free_bytes=shutil.disk_usage(home.home).free + 10**9)
+        drop(home.inbox, "a.png", image_bytes(1))
+        with running(Agent(msgspec.structs.replace(home.config, storage=storage), load=home.load)):
+            wait_until(lambda: state_of(home).code == "low_space")
+        assert home.files("inbox") == ["a.png"]
+
+
+def test_sighup_does_not_end_a_process_without_a_configuration_file(home: AgentHome, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edge_agent")
+    with running(Agent(home.config, load=home.load)) as agent:
+        first = agent.session
+        agent.reload()
+        drop(home.inbox, "a.png", image_bytes(1))
+        home.wait_for(1)
+        assert agent.session is first
