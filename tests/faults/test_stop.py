@@ -9,6 +9,16 @@ from pathlib import Path
 import pytest
 from support.agent_process import run_agent, start_agent
 from support.agents import AgentHome, drop, image_bytes, wait_until
+from support.forking import ForkedProcess
+
+
+def wait_started(process: ForkedProcess) -> None:
+    """Read the log up to the line that says that the agent works."""
+    assert process.stderr is not None
+    while line := process.stderr.readline():
+        if " started " in line:
+            return
+    raise AssertionError("the agent ended without having started")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -50,8 +60,7 @@ def test_an_image_that_takes_too_long_does_not_hold_up_the_stop(tmp_path: Path) 
     home = AgentHome(tmp_path)
     drop(home.inbox, "slow.png", image_bytes(1))
     with start_agent(home.home, classify_s=60) as process:
-        assert process.stderr is not None
-        assert "started" in process.stderr.readline()
+        wait_started(process)
         time.sleep(0.3)
         process.terminate()
         signalled_s = time.monotonic()
@@ -67,8 +76,7 @@ def test_a_signal_while_nothing_happens(tmp_path: Path) -> None:
     home = AgentHome(tmp_path)
     with start_agent(home.home) as process:
         wait_until(lambda: home.database.exists())
-        assert process.stderr is not None
-        assert "started" in process.stderr.readline()
+        wait_started(process)
         process.terminate()
         assert process.wait(timeout=2) == 0
 
