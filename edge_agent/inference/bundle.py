@@ -16,16 +16,22 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
 from edge_agent.imaging.preprocess import InputContract
+from edge_agent.inference.archive import read_archive
 from edge_agent.inference.head import Head, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import Reference, read_reference
 from edge_agent.inference.scoring import LabelScorer
+from edge_agent.inference.signature import check_signature, read_trusted_keys
 from edge_agent.records import NO_FINDING, ModelIdentity, Task
 
 FORMAT = 2
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.sig"
 REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz", "golden.npz", "MODEL_CARD.md")
+BUNDLE_FILES: tuple[str, ...] = (MANIFEST_NAME, SIGNATURE_NAME, *REQUIRED_FILES)
+"""All that a bundle may hold; the signature may be absent."""
 # A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out.
-MAX_FILE_BYTES = 64 * 1024**2
+MAX_FILE_BYTES = 32 * 1024**2
 # Kernels round differently in every layer: XNNPACK, plain and reference kernels differed by at most 4 steps, 1.05 on average, on the same
 # images, while the embedding itself spreads over 15 steps. What a broken kernel does is far larger.
 GOLDEN_TOLERANCE_STEPS = 8.0
@@ -97,7 +103,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class Bundle:
     """A verified bundle, its files in memory: what was checked is what runs.
 
-    ``heads``: one, of the positive label (binary), or one for each label, in label order.
+    ``heads``: one, of the positive label (binary), or one for each label, in label order. ``signed_by``: the id of the trusted key that
+    signed it; None where its origin is not known, and for the bundle that ships, which needs no signature.
     """
 
     directory: Path
@@ -108,6 +115,12 @@ class Bundle:
     reference: Reference
     golden_inputs: NDArray[np.uint8]
     golden_embeddings: NDArray[np.float32]
+    signed_by: str | None = None
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is the bundle that is installed with the package."""
+        return _is_shipped(self.directory)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -125,36 +138,62 @@ def default_bundle_path() -> Path:
     return Path(__file__).parent.parent / "models" / "cxr-pneumonia"
 
 
-def _read_file(directory: Path, name: str) -> bytes:
-    path = directory / name
+def _is_shipped(path: Path) -> bool:
+    return path.resolve() == default_bundle_path().resolve()
+
+
+def read_contents(path: Path) -> dict[str, bytes]:
+    """Read the files of a bundle into memory, from its folder or from a zip file; nothing of them is believed yet.
+
+    Returns
+    -------
+    dict of str to bytes
+        Those of :data:`BUNDLE_FILES` that are there.
+
+    Raises
+    ------
+    ModelError
+        If there is no such folder or file, or it can not be read.
+    ModelContractError
+        If a file is too large, or an archive holds what it must not (:func:`edge_agent.inference.archive.read_archive`).
+    """
+    if path.is_file():
+        return read_archive(path, BUNDLE_FILES, MAX_FILE_BYTES)
+    if not path.is_dir():
+        raise ModelError(f"{path}: no such bundle folder; name the folder that holds manifest.json, or the zip file of a bundle")
+    contents = {name: _read_file(path / name) for name in BUNDLE_FILES}
+    return {name: content for name, content in contents.items() if content is not None}
+
+
+def _read_file(path: Path) -> bytes | None:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelContractError(f"{path}: larger than {MAX_FILE_BYTES} bytes; this is not a bundle of edge-agent")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ModelError(f"{path}: missing; copy the whole bundle folder again") from None
+        return None
     except OSError as fault:
         raise ModelError(f"{path}: can not be read: {fault.strerror}") from fault
+    if len(content) > MAX_FILE_BYTES:
+        raise ModelContractError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; this is not a bundle of edge-agent")
+    return content
 
 
-def _read_manifest(directory: Path) -> tuple[Manifest, str]:
-    if not directory.is_dir():
-        raise ModelError(f"{directory}: no such bundle folder; name the folder that holds manifest.json")
-    content = _read_file(directory, "manifest.json")
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    where = path / MANIFEST_NAME
     try:
         number = msgspec.json.decode(content, type=dict[str, Any]).get("format")
         if number != FORMAT:
             raise ModelContractError(
-                f"{directory}: bundle format {number!r}, and this version reads format {FORMAT};"
+                f"{path}: bundle format {number!r}, and this version reads format {FORMAT};"
                 " build the bundle again with the model-build of this version"
             )
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-        raise ModelContractError(f"{directory / 'manifest.json'}: {fault}") from fault
+        raise ModelContractError(f"{where}: {fault}") from fault
     for refusal in (_labels_refusal(manifest), _decision_refusal(manifest)):
         if refusal:
-            raise ModelContractError(f"{directory / 'manifest.json'}: {refusal}")
-    return manifest, hashlib.sha256(content).hexdigest()
+            raise ModelContractError(f"{where}: {refusal}")
+    return manifest
 
 
 def _labels_refusal(manifest: Manifest) -> str | None:
@@ -191,17 +230,37 @@ def _decision_refusal(manifest: Manifest) -> str | None:
     return None
 
 
-def _read_checked(directory: Path, manifest: Manifest) -> dict[str, bytes]:
+def _check_files(path: Path, contents: dict[str, bytes], manifest: Manifest) -> None:
     absent = [name for name in REQUIRED_FILES if name not in manifest.files]
     if absent:
-        raise ModelContractError(f"{directory}: the manifest lists no {', '.join(absent)}")
-    contents: dict[str, bytes] = {}
+        raise ModelContractError(f"{path}: the manifest lists no {', '.join(absent)}")
     for name in REQUIRED_FILES:
-        content = _read_file(directory, name)
-        if hashlib.sha256(content).hexdigest() != manifest.files[name].sha256:
-            raise ModelChecksumError(f"{directory / name}: not the file that was packed (SHA-256 differs); copy the bundle again")
-        contents[name] = content
-    return contents
+        content, entry = _present(path, contents, name), manifest.files[name]
+        if len(content) != entry.size_bytes:
+            raise ModelChecksumError(
+                f"{path / name}: has {len(content):,} bytes and the manifest says {entry.size_bytes:,}; copy the bundle again"
+            )
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise ModelChecksumError(f"{path / name}: not the file that was packed (SHA-256 differs); copy the bundle again")
+        if name.endswith(".npz") and _unpacked_bytes(content) > MAX_FILE_BYTES:
+            raise ModelContractError(
+                f"{path / name}: its arrays would have more than {MAX_FILE_BYTES:,} bytes; this is not a bundle's file"
+            )
+
+
+def _unpacked_bytes(npz: bytes) -> int:
+    """What the arrays of a compressed file claim to be in memory; no more than this is unpacked of them."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(npz)) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return 0  # its reader says what is wrong with it
+
+
+def _present(path: Path, contents: dict[str, bytes], name: str) -> bytes:
+    if name not in contents:
+        raise ModelError(f"{path / name}: missing; copy the whole bundle again")
+    return contents[name]
 
 
 def _read_golden(content: bytes, contract: InputContract) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -216,17 +275,18 @@ def _read_golden(content: bytes, contract: InputContract) -> tuple[NDArray[np.ui
     return inputs, embeddings.astype(np.float32)
 
 
-def load_bundle(directory: Path, *, allow_unsigned: bool = True, trusted_keys: Path | None = None) -> Bundle:
+def load_bundle(path: Path, *, allow_unsigned: bool = True, trusted_keys: Path | None = None) -> Bundle:
     """Read a bundle and verify everything that can be verified without running it.
 
     Parameters
     ----------
-    directory : Path
-        The folder that holds ``manifest.json``.
+    path : Path
+        The folder that holds ``manifest.json``, or a zip file of it.
     allow_unsigned : bool
-        Whether a bundle may run that carries no signature. The one installed with the package always may.
+        Whether a bundle may run whose origin is not known: it has no signature, or one by a key that is not trusted here. The one
+        installed with the package always may.
     trusted_keys : Path or None
-        Folder of the public keys that a signature is held against.
+        Folder of the public keys that a signature is held against; None is no key.
 
     Returns
     -------
@@ -236,29 +296,47 @@ def load_bundle(directory: Path, *, allow_unsigned: bool = True, trusted_keys: P
     ------
     ModelError
         If a file is missing or can not be read.
+    ModelSignatureError
+        If the signature is wrong, or the bundle's origin is not known and must be.
     ModelChecksumError
         If a file is not the one that was packed.
     ModelContractError
         If the manifest or a file says something that this version can not honour.
     """
-    manifest, digest = _read_manifest(directory)
-    if not allow_unsigned and directory.resolve() != default_bundle_path().resolve():
-        raise ModelContractError(
-            f"{directory}: model.allow_unsigned is false and this version can not verify signatures;"
-            " it runs only the bundle installed with the package"
-        )
-    contents = _read_checked(directory, manifest)
+    return verify_bundle(path, read_contents(path), allow_unsigned=allow_unsigned, trusted_keys=trusted_keys)
+
+
+def verify_bundle(path: Path, contents: dict[str, bytes], *, allow_unsigned: bool, trusted_keys: Path | None) -> Bundle:
+    """Verify the files of a bundle that have been read from ``path``; the rest is as for :func:`load_bundle`."""
+    content = _present(path, contents, MANIFEST_NAME)
+    # Before anything else is read from it: what a stranger made is not parsed further than needed.
+    signed_by = check_signature(
+        str(path),
+        content,
+        contents.get(SIGNATURE_NAME),
+        read_trusted_keys(trusted_keys),
+        allow_unsigned=allow_unsigned or _is_shipped(path),
+    )
+    manifest = _parse_manifest(path, content)
+    _check_files(path, contents, manifest)
     inputs, embeddings = _read_golden(contents["golden.npz"], manifest.input)
     embedding_size = int(embeddings.shape[1])
     heads = read_heads(contents["head.json"], embedding_size)
     # Made to be refused here and not at the first image.
     LabelScorer(manifest.task, manifest.labels, heads)
     if manifest.task == "binary" and heads[0].positive != manifest.positive[0]:
-        raise ModelContractError(
-            f"{directory}: head.json scores {heads[0].positive!r}, the manifest calls {manifest.positive[0]!r} positive"
-        )
-    reference = read_reference(contents["reference.npz"], embedding_size)
-    return Bundle(directory, manifest, digest, contents["model.tflite"], heads, reference, inputs, embeddings)
+        raise ModelContractError(f"{path}: head.json scores {heads[0].positive!r}, the manifest calls {manifest.positive[0]!r} positive")
+    return Bundle(
+        directory=path,
+        manifest=manifest,
+        digest=hashlib.sha256(content).hexdigest(),
+        model=contents["model.tflite"],
+        heads=heads,
+        reference=read_reference(contents["reference.npz"], embedding_size),
+        golden_inputs=inputs,
+        golden_embeddings=embeddings,
+        signed_by=signed_by,
+    )
 
 
 def make_interpreter(bundle: Bundle, num_threads: int = 1, runtime: str | None = None) -> Interpreter:

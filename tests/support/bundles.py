@@ -47,7 +47,9 @@ def change_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> N
 def replace_file(path: Path, name: str, content: bytes) -> None:
     """Replace a file and make the manifest vouch for it, as somebody would who builds a bad bundle on purpose."""
     (path / name).write_bytes(content)
-    change_manifest(path, lambda manifest: manifest["files"][name].update(sha256=hashlib.sha256(content).hexdigest()))
+    change_manifest(
+        path, lambda manifest: manifest["files"][name].update(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+    )
 
 
 def a_point(labels: list[str], threshold: float = 0.5, low: float = 0.48, high: float = 0.52) -> dict[str, Any]:

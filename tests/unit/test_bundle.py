@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.bundles import LABELS, a_point, change_manifest, make_bundle, replace_file
 
-from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
+from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError, ModelSignatureError
 from edge_agent.inference.bundle import default_bundle_path, load_bundle, make_interpreter
 from edge_agent.inference.head import encode_heads
 from edge_agent.records import Task
@@ -149,7 +149,7 @@ def test_heads_of_another_order_or_number_are_refused(tmp_path: Path, task: Task
 
 
 def test_an_unsigned_copy_is_refused_where_the_config_says_so(bundle_path: Path) -> None:
-    with pytest.raises(ModelContractError, match="allow_unsigned"):
+    with pytest.raises(ModelSignatureError, match="allow_unsigned"):
         load_bundle(bundle_path, allow_unsigned=False)
     load_bundle(default_bundle_path(), allow_unsigned=False)
 
