@@ -1,6 +1,6 @@
 """The durable side of the agent: database, files and ``results/``, written in the one order that survives a crash at any point.
 
-1. The record is committed. From here on the image has its one result.
+1. The disk has the image, and then the record is committed. From here on the image has its one result.
 2. The image leaves the inbox.
 3. ``results/`` is written.
 4. The database learns of 2 with the next commit, and of 3 when the disk has it.
@@ -156,6 +156,8 @@ class Ledger:
         if not (found or restamped or attempts):
             return []
         started_ns = time.monotonic_ns()
+        if found:
+            self._disposal.secure([record for record, _ in found])
         ids = self._commit(found, restamped, attempts)
         committed_ns = time.monotonic_ns()
         entered = []

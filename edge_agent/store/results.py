@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import IO
 
 import msgspec
 
-from edge_agent.intake.placing import make_folder, names_for, replacing, storage_error
+from edge_agent.intake.placing import make_folder, names_for, replacing, storage_error, sync_file_system
 from edge_agent.records import Record
 from edge_agent.store.database import Reader
 from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
@@ -95,11 +94,7 @@ class ResultFiles:
             If the disk did not take something.
         """
         try:
-            descriptor = os.open(self._results, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                _sync_file_system(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_file_system(self._results)
         except OSError as fault:
             raise storage_error(fault, f"write to the disk of {self._results}") from fault
 
@@ -307,11 +302,3 @@ def _append(path: Path, content: bytes, header: bytes = b"") -> None:
                 rest = rest[file.write(rest) :]
     except OSError as fault:
         raise storage_error(fault, f"write results/{path.name}") from fault
-
-
-def _sync_file_system(descriptor: int) -> None:
-    """syncfs(2), which Python does not offer: one call for all the small files, on their file system alone."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(descriptor) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -26,7 +26,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     "a sidecar that finds no space": ({"call": "file.write", "where": ".png.json.tmp", "error": "ENOSPC"}, "disk_full"),
     "a sidecar that can not be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
     "a disk that does not take what was written": (
-        {"call": "edge_agent.store.results._sync_file_system", "error": "EIO"},
+        {"call": "edge_agent.store.results.sync_file_system", "error": "EIO"},
         "storage_error",
     ),
     "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
