@@ -25,7 +25,7 @@ Outcome = Literal["kept", "moved", "deleted", "gone", "replaced", "refused"]
 """``gone``: nothing is at the path any more. ``replaced``: another file is, and it stays there to be taken as new. ``refused``: the inbox's
 file system does not let the file go; it stays, known by its record, and is tried again at every scan."""
 
-_NOTE_SUFFIX = ".reason.txt"
+NOTE_SUFFIX = ".reason.txt"
 
 
 class Disposal:
@@ -136,7 +136,7 @@ class Disposal:
                 continue
             if note is None:
                 break
-            beside = folder / fit_name(name, _NOTE_SUFFIX)
+            beside = folder / fit_name(name, NOTE_SUFFIX)
             if not os.path.lexists(beside):
                 with replacing(beside) as file:
                     file.write(note.encode())

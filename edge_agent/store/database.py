@@ -104,7 +104,7 @@ class Reader:
         """Close the connection."""
         self._connection.close()
 
-    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with sqlite_faults(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
@@ -113,7 +113,7 @@ class Reader:
 
         A rejection does not count: a codec may have been installed since. Another model's opinion does not count either.
         """
-        rows = self._rows(
+        rows = self.rows(
             _SELECT + "WHERE sha256 = ? AND status = 'done' AND duplicate_of IS NULL AND model_digest = ? ORDER BY id LIMIT 1",
             (sha256, model_digest),
         )
@@ -121,11 +121,11 @@ class Reader:
 
     def is_quarantined(self, sha256: str) -> bool:
         """Tell whether a file with the same bytes was set aside because it kills the program."""
-        return bool(self._rows("SELECT 1 FROM record WHERE sha256 = ? AND reason_code = 'quarantined' LIMIT 1", (sha256,)))
+        return bool(self.rows("SELECT 1 FROM record WHERE sha256 = ? AND reason_code = 'quarantined' LIMIT 1", (sha256,)))
 
     def last_at(self, path: str) -> Record | None:
         """Find the newest record of a path (as an arrival has it); None where there is none."""
-        rows = self._rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT 1", (printable_path(path),))
+        rows = self.rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT 1", (printable_path(path),))
         return record_from_row(rows[0]) if rows else None
 
     def records(self, *, after_id: int = 0, since: datetime | None = None, until: datetime | None = None) -> Iterator[Record]:
@@ -147,10 +147,10 @@ class Reader:
         beyond = "9999" if until is None else time_text(until)
         if since is not None:
             # The index knows where a time begins; without it every row since the beginning of time would be read.
-            first = self._rows("SELECT min(id) FROM record WHERE finished_at >= ?", (lowest,))[0][0]
+            first = self.rows("SELECT min(id) FROM record WHERE finished_at >= ?", (lowest,))[0][0]
             after_id = max(after_id, (first or 0) - 1)
         while True:
-            rows = self._rows(
+            rows = self.rows(
                 _SELECT + "WHERE id > ? AND +finished_at >= ? AND +finished_at < ? ORDER BY id LIMIT ?",
                 (after_id, lowest, beyond, PAGE_ROWS),
             )
@@ -162,12 +162,12 @@ class Reader:
 
     def last(self) -> Record | None:
         """The newest record; None where there is none."""
-        rows = self._rows(_SELECT + "ORDER BY id DESC LIMIT 1")
+        rows = self.rows(_SELECT + "ORDER BY id DESC LIMIT 1")
         return record_from_row(rows[0]) if rows else None
 
     def totals(self) -> Totals:
         """Count the records by status and by decision."""
-        rows = self._rows("SELECT status, decision, duplicate_of IS NOT NULL, disposed, count(*) FROM record GROUP BY 1, 2, 3, 4")
+        rows = self.rows("SELECT status, decision, duplicate_of IS NOT NULL, disposed, count(*) FROM record GROUP BY 1, 2, 3, 4")
         totals = Totals({}, {}, 0, 0)
         for status, decision, is_duplicate, disposed, count in rows:
             totals.by_status[status] = totals.by_status.get(status, 0) + count
@@ -196,7 +196,7 @@ class Reader:
         """
         stamps = {printable_path(path): (path, stamp_row(stamp)) for path, stamp in seen}
         marks = ", ".join("?" * len(stamps))
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT path, size_bytes, mtime_ns, ctime_ns, inode, id, disposed FROM record WHERE path IN ({marks}) ORDER BY id",  # noqa: S608
             list(stamps),
         )
@@ -209,16 +209,16 @@ class Reader:
 
     def record(self, record_id: int) -> Record:
         """Read one record, which must exist."""
-        return record_from_row(self._rows(_SELECT + "WHERE id = ?", (record_id,))[0])
+        return record_from_row(self.rows(_SELECT + "WHERE id = ?", (record_id,))[0])
 
     def undisposed(self) -> list[tuple[Record, Arrival]]:
         """List the records whose file has not been disposed of, as far as the database knows."""
-        rows = self._rows(_SELECT_WITH_FILE + "WHERE disposed = 0 ORDER BY id")
+        rows = self.rows(_SELECT_WITH_FILE + "WHERE disposed = 0 ORDER BY id")
         return [(record, arrival_from_row(row, record)) for row in rows for record in [record_from_row(row)]]
 
     def note(self, name: str) -> str | None:
         """Read a note; None where there is none."""
-        rows = self._rows("SELECT value FROM note WHERE name = ?", (name,))
+        rows = self.rows("SELECT value FROM note WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def events(self, limit: int) -> list[Event]:
@@ -261,7 +261,7 @@ class Database(Reader):
                 raise
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+    def transaction(self) -> Iterator[sqlite3.Cursor]:
         with sqlite_faults(self._path, "write"), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
@@ -315,7 +315,7 @@ class Database(Reader):
             If it can not be written.
         """
         ids = []
-        with self._transaction() as cursor:
+        with self.transaction() as cursor:
             for record, arrival in entries:
                 cursor.execute(_INSERT, row_from_record(record, arrival))
                 ids.append(cursor.lastrowid or 0)
@@ -347,8 +347,8 @@ class Database(Reader):
         list of Attempt
             With their counts as they are now.
         """
-        if self._rows("SELECT 1 FROM attempt WHERE in_hand = 1 LIMIT 1"):
-            with self._transaction() as cursor:
+        if self.rows("SELECT 1 FROM attempt WHERE in_hand = 1 LIMIT 1"):
+            with self.transaction() as cursor:
                 if crashed is None:
                     end_attempts(cursor, None)
                 else:

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
+from edge_agent.config import RetentionConfig
 from edge_agent.errors import StorageError
 from edge_agent.intake.disposal import Disposal, OnDone
 from edge_agent.intake.disposal import Outcome as DisposalOutcome
@@ -30,6 +31,7 @@ from edge_agent.store.attempts import Attempt
 from edge_agent.store.database import Database, Settlement
 from edge_agent.store.events import Event
 from edge_agent.store.results import Mark, ResultFiles
+from edge_agent.store.retention import Retention, read_trimmed
 
 DATABASE_NAME = "edge-agent.db"
 IDLE_S = 1.0
@@ -54,6 +56,8 @@ class Ledger:
     """
 
     def __init__(self, home: Path, inbox: Path, on_done: OnDone) -> None:
+        self._home = home
+        self._inbox = inbox
         self._keeps = on_done == "keep"
         self._database = Database(home / "state" / DATABASE_NAME)
         self._disposal = Disposal(inbox, home, on_done)
@@ -65,6 +69,7 @@ class Ledger:
         self._untidy_since_s: float | None = None
         self._last_entry_s = 0.0
         self._is_syncing = False
+        self._retention: Retention | None = None
 
     def recover(self) -> tuple[int, int]:
         """Finish what an earlier run left half done.
@@ -87,7 +92,7 @@ class Ledger:
             self._commit([], [])
         note = self._database.note(_SYNCED_NOTE)
         mark = msgspec.json.decode(note, type=Mark) if note else Mark()
-        healed = self._results.heal(self._database, mark)
+        healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor)
         if waiting or healed:
             self._untidy_since_s = time.monotonic()
         return len(waiting), healed
@@ -182,12 +187,12 @@ class Ledger:
     def note(self, name: str, text: str) -> None:
         """Note something, with the next commit."""
         self._notes[name] = text
-        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+        self._touch()
 
     def tell(self, code: str, message: str) -> None:
         """Let a person learn of an event, on every surface, with the next commit."""
         self._events.append((code, message))
-        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+        self._touch()
 
     def events(self, limit: int) -> list[Event]:
         """List the committed events, the newest first."""
@@ -215,6 +220,27 @@ class Ledger:
         """
         if time.monotonic() >= self.tidy_at_s(quiet=quiet):
             self._start_sync(report)
+
+    def retain(self, config: RetentionConfig, *, quiet: bool) -> None:
+        """Delete a little of what need not be kept any longer, where it is time; call it every few seconds.
+
+        Parameters
+        ----------
+        config : RetentionConfig
+            The limits; the same at every call.
+        quiet : bool
+            As for :meth:`tidy_at_s`. Where it is never quiet, an hour is waited for it.
+
+        Raises
+        ------
+        StorageError
+            If the database or ``results/`` can not be written.
+        """
+        if self._is_syncing:  # its mark counts the bytes of the file that is there now
+            return
+        if self._retention is None:
+            self._retention = Retention(self._home, self._inbox, config, self._database, self._results, self.tell, self._touch)
+        self._retention.step(time.time(), quiet=quiet)
 
     def synced(self, mark: Mark) -> None:
         """Note, with the next commit, that the disk has ``results/`` up to a mark."""
@@ -246,7 +272,13 @@ class Ledger:
             if self._settlements or self._notes or self._events or self._ended != []:
                 self._commit([], [])
         finally:
+            if self._retention is not None:
+                self._retention.close()
             self._database.close()
+
+    def _touch(self) -> None:
+        """Let the next :meth:`tidy` find something to do."""
+        self._untidy_since_s = self._untidy_since_s or time.monotonic()
 
     def _start_sync(self, report: Callable[[Mark | StorageError], None]) -> None:
         self._commit([], [])
@@ -257,7 +289,7 @@ class Ledger:
     def _end(self, ended: Sequence[str] | None) -> None:
         self._ended = None if ended is None or self._ended is None else [*self._ended, *ended]
         if ended is None or ended:
-            self._untidy_since_s = self._untidy_since_s or time.monotonic()
+            self._touch()
 
     def _commit(
         self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]], attempts: Sequence[Arrival] = ()
@@ -288,7 +320,7 @@ class Ledger:
         )
         outcome = self._disposal.dispose(record, arrival, resume=True)
         self._settlements.append(Settlement(record_id, None, None, outcome != "refused"))
-        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+        self._touch()
 
     def _sync(self, mark: Mark, report: Callable[[Mark | StorageError], None]) -> None:
         try:
@@ -314,7 +346,7 @@ def rebuild_results(home: Path) -> int:
     """
     results = ResultFiles(make_folder(home, ("results",)))
     with Database(home / "state" / DATABASE_NAME) as database:
-        count = results.rebuild(database)
+        count = results.rebuild(database, read_trimmed(database).results_floor)
         results.sync()
         database.insert([], notes={_SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()})
     return count

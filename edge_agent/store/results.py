@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
@@ -162,13 +162,18 @@ class ResultFiles:
         except OSError as fault:
             raise storage_error(fault, f"delete results/{self._csv(day).name}") from fault
 
-    def trim(self, floor_id: int) -> Iterator[None]:
-        """Leave the records up to ``floor_id`` out of the JSON lines, once they make up half of the file: so each line is copied twice at most.
+    def trim(self, floor_id: int) -> Generator[None, None, bool]:
+        """Leave the records up to ``floor_id`` out of the JSON lines, once they make up half of the file: no line is copied often.
 
         Yields
         ------
         None
             After each mebibyte, so that other work comes between. The new file takes the place of the old one in the last step.
+
+        Returns
+        -------
+        bool
+            Whether there is a new file.
 
         Raises
         ------
@@ -178,21 +183,25 @@ class ResultFiles:
         try:
             old = self._jsonl.open("rb")
         except FileNotFoundError:
-            return
+            return False
         except OSError as fault:
             raise storage_error(fault, f"read {self._jsonl}") from fault
         with old:
             size_bytes = os.fstat(old.fileno()).st_size
             start = _first_line_after(old, size_bytes, floor_id)
             if start == 0 or 2 * start < size_bytes:
-                return
+                return False
             old.seek(start)
-            with suppress(_MovedAwayError), replacing(self._jsonl) as new:
-                while chunk := old.read(_COPY_BYTES):
-                    new.write(chunk)
-                    yield
-                if not (self._jsonl.exists() and os.path.samestat(os.fstat(old.fileno()), self._jsonl.stat())):
-                    raise _MovedAwayError
+            try:
+                with replacing(self._jsonl) as new:
+                    while chunk := old.read(_COPY_BYTES):
+                        new.write(chunk)
+                        yield
+                    if not (self._jsonl.exists() and os.path.samestat(os.fstat(old.fileno()), self._jsonl.stat())):
+                        raise _MovedAwayError
+            except _MovedAwayError:
+                return False
+            return True
 
     def _reaches(self, mark: Mark) -> bool:
         """Whether the line of the mark's record ends where the mark says."""

@@ -91,8 +91,8 @@ def test_one_bad_record_and_nothing_of_its_group_is_written(database: Database) 
 
 
 def test_commits_are_durable_and_the_journal_is_a_log(database: Database, path: Path) -> None:
-    assert database._rows("PRAGMA journal_mode") == [("wal",)]
-    assert database._rows("PRAGMA synchronous") == [(2,)]  # FULL
+    assert database.rows("PRAGMA journal_mode") == [("wal",)]
+    assert database.rows("PRAGMA synchronous") == [(2,)]  # FULL
     database.insert([(make_record(), make_arrival())])
     with Reader(path) as reader:  # while the writer is open
         assert reader.last() == database.last()
@@ -218,7 +218,7 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(database: Database) -> None:
     database.insert([(make_record(), make_arrival())])
-    pages = database._rows("PRAGMA page_count")[0][0]
+    pages = database.rows("PRAGMA page_count")[0][0]
     database._connection.execute(f"PRAGMA max_page_count = {pages}")
     big = make_record(reason=Reason("x", "y" * 100_000))
     with pytest.raises(DiskFullError, match="free some space"):

@@ -21,3 +21,10 @@ CREATE TABLE event (
 
 -- A first record may go only after those that repeat it; without an index each deletion would read the whole table.
 CREATE INDEX record_duplicate_of ON record (duplicate_of) WHERE duplicate_of IS NOT NULL;
+
+-- One row for each day that the agent knows to have passed, with the newest record of that moment: how old a record is must not hang on a
+-- clock that somebody may set wrong (edge_agent/store/calendar.py).
+CREATE TABLE day (
+    number   INTEGER PRIMARY KEY,
+    last_id  INTEGER NOT NULL
+);

@@ -1,0 +1,171 @@
+"""Deletes the files of old records, and only those: a file goes where its record says that it is the recorded one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from edge_agent.intake.disposal import NOTE_SUFFIX
+from edge_agent.intake.placing import fit_name, names_for
+from edge_agent.store.expiry import OldRecord
+from edge_agent.store.results import sidecar_id
+from edge_agent.store.rows import signed_64
+
+_NOTE_MAX_BYTES = 64 * 1024
+
+
+class Swept(NamedTuple):
+    """What a sweep did. ``stuck_id`` is the first record whose file could not be deleted, or has not left the inbox; 0 for none."""
+
+    last_id: int
+    files: int
+    freed_bytes: int
+    stuck_id: int
+    folders: set[Path]
+
+
+Remove = Callable[[Path, OldRecord], tuple[list[Path], int]]
+"""Deletes what one record left below a root; gives the paths and their bytes."""
+
+
+def sweep(root: Path, records: Sequence[OldRecord], remove: Remove, enough_bytes: int | None = None) -> Swept:
+    """Delete what old records left in a folder.
+
+    Parameters
+    ----------
+    root : Path
+        ``HOME/done``, ``HOME/rejected`` or ``HOME/results``.
+    records : sequence of OldRecord
+        At least one, oldest first.
+    remove : callable
+        :func:`remove_image` or :func:`remove_sidecar`.
+    enough_bytes : int, optional
+        Stop when so much has been freed.
+
+    Returns
+    -------
+    Swept
+        With the folders that may be empty now.
+    """
+    files = freed_bytes = stuck_id = last_id = 0
+    folders: set[Path] = set()
+    for record in records:
+        if enough_bytes is not None and freed_bytes >= enough_bytes:
+            break
+        last_id = record.record_id
+        try:
+            removed, size_bytes = remove(root, record) if record.disposed else ([], 0)
+        except OSError:
+            removed, size_bytes, stuck = [], 0, True
+        else:
+            stuck = not record.disposed
+        stuck_id = stuck_id or (record.record_id if stuck else 0)
+        files += len(removed)
+        freed_bytes += size_bytes
+        folders.update(path.parent for path in removed)
+    return Swept(last_id, files, freed_bytes, stuck_id, folders)
+
+
+def remove_image(root: Path, record: OldRecord) -> tuple[list[Path], int]:
+    """Delete the image of a record below ``done/`` or ``rejected/``, with the note beside it."""
+    image = image_of(root, record)
+    removed: list[Path] = []
+    size_bytes = 0
+    if image is not None:
+        size_bytes = image.lstat().st_size
+        image.unlink()
+        removed.append(image)
+    if record.status == "rejected":
+        for folder in _folders(root, record.path):
+            for name in _names(record):
+                note = folder / fit_name(name, NOTE_SUFFIX)
+                if _is_note_of(note, record.record_id):
+                    size_bytes += note.lstat().st_size
+                    note.unlink()
+                    removed.append(note)
+    return removed, size_bytes
+
+
+def remove_sidecar(root: Path, record: OldRecord) -> tuple[list[Path], int]:
+    """Delete the sidecar of a record below ``results/``."""
+    for folder in _folders(root, record.path):
+        for name in names_for(PurePosixPath(record.path).name, record.record_id, ".json"):
+            sidecar = folder / name
+            if not os.path.lexists(sidecar):
+                if name != fit_name(PurePosixPath(record.path).name, ".json"):
+                    break
+                continue
+            if sidecar_id(sidecar) == record.record_id:
+                size_bytes = sidecar.lstat().st_size
+                sidecar.unlink()
+                return [sidecar], size_bytes
+    return [], 0
+
+
+def image_of(root: Path, record: OldRecord) -> Path | None:
+    """Find the image of a record below a folder: under one of the names that it may have got, with its size and modification time."""
+    for folder in _folders(root, record.path):
+        for name in _names(record):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                found = (folder / name).lstat()
+                if (signed_64(found.st_size), signed_64(found.st_mtime_ns)) == (record.size_bytes, record.mtime_ns):
+                    return folder / name
+    return None
+
+
+def with_file(records: Iterable[OldRecord], roots: Sequence[Path]) -> set[int]:
+    """Tell which records may still have their file in one of some folders: a folder that can not be looked at may hold it."""
+    kept = set()
+    for record in records:
+        try:
+            if any(image_of(root, record) for root in roots):
+                kept.add(record.record_id)
+        except OSError:
+            kept.add(record.record_id)
+    return kept
+
+
+def folder_bytes(root: Path) -> int:
+    """Sum up the sizes of the files below a folder."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(folder, name))  # noqa: PTH118 - a hundred thousand times
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
+
+
+def remove_empty(folders: Iterable[Path], root: Path) -> None:
+    """Remove folders below a root that are empty, and those above them that have become so."""
+    for folder in folders:
+        with suppress(OSError):
+            while folder != root and folder.is_relative_to(root):
+                folder.rmdir()
+                folder = folder.parent
+
+
+def _folders(root: Path, path: str) -> list[Path]:
+    """Where :func:`~edge_agent.intake.placing.make_folder` may have led: a folder whose name a file had is called ``NAME-folder``."""
+    parts = PurePosixPath(path).parts[:-1]
+    folders = [root]
+    for part in parts:
+        folders = [below for folder in folders for below in (folder / part, folder / fit_name(part, "-folder")) if below.is_dir()]
+    return [*folders, root] if parts else folders
+
+
+def _names(record: OldRecord) -> Iterator[str]:
+    """The names that the image may have got, the surest first: with the record's number, then its own."""
+    own, *_ = names = [name for name, _ in zip(names_for(PurePosixPath(record.path).name, record.record_id), range(4), strict=False)]
+    yield from names[1:]
+    yield own
+
+
+def _is_note_of(note: Path, record_id: int) -> bool:
+    with suppress(OSError):
+        return note.lstat().st_size <= _NOTE_MAX_BYTES and b"(record %d)" % record_id in note.read_bytes()
+    return False
