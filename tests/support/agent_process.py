@@ -4,11 +4,13 @@
 
 SETTINGS is one JSON object:
 
-``home``                                where it works; and ``inbox``, ``on_done``, ``settle_time_s`` where not the default
+``home``                                where it works
+``inbox``, ``on_done``, ``settle_time_s``, ``min_free_bytes``    where not the default of tests
 ``config``                              a TOML file of the caller's own instead; ``extra`` is TOML text to be added to ours
 ``once``                                end when the inbox is empty
 ``kill_at``, ``nth``                    a name of ``KILL_POINTS``, and the how-many-th time (from 1) that this point is reached
 ``faults``                              calls that fail: see ``support.faulty_calls``
+``stubs``, ``sql_instead``              functions that do nothing, and statements that are others: how a control breaks the agent on purpose
 ``classify_s``                          how long the fake model takes
 ``command``                             other arguments than ``run ...`` for ``edge-agent``: with kill points and faults, too
 
@@ -35,6 +37,7 @@ import edge_agent.agent
 import edge_agent.commands.export
 import edge_agent.commands.run
 import edge_agent.commands.status
+import edge_agent.imaging.decode
 import edge_agent.session
 import edge_agent.worker
 from edge_agent import cli
@@ -44,7 +47,7 @@ from edge_agent.store import database, ledger, results
 from edge_agent.store.results import ResultFiles
 from edge_agent.worker import Worker
 from support.agents import SETTLE_S, FakeClassifier
-from support.faulty_calls import inject
+from support.faulty_calls import inject, replace_sql, stub
 from support.forking import ForkedProcess, ForkServer, serve
 
 # Name -> where the function is, whether to die before or after it.
@@ -85,6 +88,9 @@ def main(settings: dict[str, Any]) -> int:
     edge_agent.session.HEARTBEAT_S = 1.0
     arguments = settings.get("command") or _run_command(settings)
     inject(settings.get("faults", []))
+    replace_sql(settings.get("sql_instead", {}))
+    for dotted in settings.get("stubs", []):
+        stub(dotted)
     if poison := settings.get("poison"):
         put_poison(*poison)
     return cli.main(arguments)
@@ -106,13 +112,14 @@ def config_text(settings: dict[str, Any]) -> str:
     """The configuration, in TOML, of an agent under test."""
     return (
         f"[intake]\nsettle_time_s = {settings.get('settle_time_s', SETTLE_S)}\n"
-        f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n{settings.get('extra', '')}"
+        f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n"
+        f"[storage]\nmin_free_bytes = {settings.get('min_free_bytes', 0)}\n{settings.get('extra', '')}"
     )
 
 
 def put_poison(columns: int, number: int) -> None:
     """Let the decoding of an image of so many columns kill the process by a signal, as a fault in a codec would."""
-    real = edge_agent.worker.decode_image
+    real = edge_agent.imaging.decode.decode_image
 
     def decode(*arguments: Any, **options: Any) -> Any:
         frame = real(*arguments, **options)
@@ -121,7 +128,7 @@ def put_poison(columns: int, number: int) -> None:
             time.sleep(60)  # the signal may reach another thread first
         return frame
 
-    edge_agent.worker.decode_image = decode
+    setattr(edge_agent.worker, "decode_image", decode)  # noqa: B010 - to mypy the module does not export it
 
 
 def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:

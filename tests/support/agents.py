@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from edge_agent.agent import Agent
-from edge_agent.config import Config, IntakeConfig, ModelConfig
+from edge_agent.config import Config, IntakeConfig, ModelConfig, StorageConfig
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
 from edge_agent.store.lock import lock_holder
@@ -88,6 +88,7 @@ class AgentHome:
             home=self.home,
             intake=IntakeConfig(inbox=given, settle_time_s=intake.pop("settle_time_s", SETTLE_S), **intake),
             model=ModelConfig(threads=2),
+            storage=StorageConfig(min_free_bytes=0),
         )
         self.classified: list[float] = []
 

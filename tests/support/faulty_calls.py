@@ -75,6 +75,18 @@ def inject(faults: list[dict[str, Any]]) -> None:
             _wrap(fuse, call)
 
 
+def stub(dotted: str) -> None:
+    """Let a function do nothing for the rest of this process's life: for a control, which must fail where a proof holds."""
+    owner, name = _find(dotted)
+    setattr(owner, name, lambda *_arguments, **_options: None)
+
+
+def replace_sql(instead: dict[str, str]) -> None:
+    """Let statements be others than the program gives, word for word: for a control."""
+    _sql_instead.update(instead)
+    _wrap_connect()
+
+
 def _wrap(fuse: Fuse, dotted: str) -> None:
     owner, name = _find(dotted)
     real: Callable[..., Any] = getattr(owner, name)
@@ -139,6 +151,7 @@ def _wrap_files(fuse: Fuse, method: str) -> None:
 
 
 _sql_fuses: list[Fuse] = []
+_sql_instead: dict[str, str] = {}
 
 
 class _FaultyCursor(sqlite3.Cursor):
@@ -146,7 +159,7 @@ class _FaultyCursor(sqlite3.Cursor):
 
     def execute(self, sql: str, values: Any = (), /) -> Any:
         _check_sql(sql)
-        return super().execute(sql, values)
+        return super().execute(_sql_instead.get(sql, sql), values)
 
     def executemany(self, sql: str, values: Any, /) -> Any:
         _check_sql(sql)
@@ -175,6 +188,10 @@ class _FaultyConnection(sqlite3.Connection):
 
 def _wrap_sqlite(fuse: Fuse) -> None:
     _sql_fuses.append(fuse)
+    _wrap_connect()
+
+
+def _wrap_connect() -> None:
     setattr(sqlite3, "connect", functools.partial(_connect, factory=_FaultyConnection))  # noqa: B010 - to mypy it is no variable
 
 
