@@ -189,7 +189,7 @@ class Session:
         disposals, healed = self._ledger.recover()
         if disposals or healed or self._suspects:
             _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._suspects))
-        self._intake = FolderIntake(self._inbox, intake.settle_time_s, intake.ignore, self._ledger.without_record)
+        self._intake = FolderIntake(self._inbox, intake, self._ledger.without_record)
         at_exit.callback(self._intake.stop)
         for classifier in classifiers:
             self._start_worker(classifier)

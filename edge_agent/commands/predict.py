@@ -50,10 +50,13 @@ def command(paths: tuple[str, ...], bundle_path: Path | None, form: Literal["tab
     Nothing is stored or moved. A file that is no readable image gets a record too: "rejected", with the reason. Hidden and half-copied
     files below folders are left out.
     """
+    from edge_agent.config import load_config
     from edge_agent.inference.bundle import default_bundle_path, load_bundle
 
     targets = find_targets(paths, heatmap_folder)
-    bundle = load_bundle(bundle_path or default_bundle_path())
+    bundle = load_bundle(bundle_path or default_bundle_path(), trusted_keys=load_config(None).trusted_keys)
+    if bundle.signed_by is None and not bundle.is_shipped:
+        click.echo(f"warning: {bundle.directory} is {bundle.origin}: use it only if you know who made it", err=True)
     with _progress(len(targets)) as advance:
         records = classify_targets(bundle, targets, advance)
         if form != "table":
@@ -101,7 +104,7 @@ def find_targets(paths: tuple[str, ...], heatmap_folder: Path | None = None) -> 
 def _files_below(folder: str) -> list[str]:
     from edge_agent.config import IntakeConfig
     from edge_agent.errors import SourceGoneError
-    from edge_agent.intake.folder import IgnoreRule, scan_folder
+    from edge_agent.intake.scan import IgnoreRule, scan_folder
 
     try:
         names = sorted(name for name, _ in scan_folder(Path(folder), IgnoreRule(IntakeConfig().ignore)))

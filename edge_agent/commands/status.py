@@ -129,7 +129,7 @@ def _count_waiting(reader: Reader, about: _About) -> int | None:
     from itertools import islice
 
     from edge_agent.errors import SourceGoneError
-    from edge_agent.intake.folder import BATCH_FILES, IgnoreRule, scan_folder
+    from edge_agent.intake.scan import BATCH_FILES, IgnoreRule, scan_folder
 
     count = 0
     try:

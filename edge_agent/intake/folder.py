@@ -2,100 +2,39 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
-import re
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import UTC, datetime
-from fnmatch import translate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import SourceGoneError
-from edge_agent.intake.settle import SettleTable, Stamp
+from edge_agent.config import IntakeConfig
+from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below, source_gone
+from edge_agent.intake.scan import IgnoreRule, Listing, Seen, Unreadable
+from edge_agent.intake.settle import AttentiveClock, SettleTable, Stamp
 from edge_agent.records import Arrival
 
 if TYPE_CHECKING:
-    from edge_agent.intake.watch import FolderWatch
+    from edge_agent.intake.watch import FolderWatch, Told
 
 _log = logging.getLogger(__name__)
 
-BATCH_FILES = 500
 MAX_WAITING_FILES = 5000
-"""A scan pauses while so many files wait, so that a hundred thousand dropped at once do not all stand in memory."""
-RESCAN_S = 300.0
-"""The net below the native events: an event that was lost is made up for after so long."""
-POLL_S = 2.0
-"""The same where there are no native events."""
-_POLL_LOAD = 20
-# Scans of a slow share take at most 1/20 of the time.
-
-Seen = tuple[str, Stamp]
-
-
-class IgnoreRule:
-    """The shell patterns of files and folders that are never looked at, matched against the name alone."""
-
-    def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._matches = re.compile("|".join(map(translate, patterns))).match if patterns else None
-
-    def ignores(self, path: str) -> bool:
-        """Tell whether the file, or a folder of its path, is one of those."""
-        return self._matches is not None and any(self._matches(part) for part in path.split("/"))
-
-
-def scan_folder(inbox: Path, rule: IgnoreRule, below: str = "") -> Iterator[Seen]:
-    """List the files and symbolic links below a folder, with their stamps.
-
-    Parameters
-    ----------
-    inbox : Path
-        The watched folder.
-    rule : IgnoreRule
-        What to leave out.
-    below : str
-        A sub-folder, relative to the inbox.
-
-    Yields
-    ------
-    tuple of str and Stamp
-        Path relative to the inbox. Folders are descended into, whatever they are called; links are not followed; pipes, sockets and
-        devices are left out. What vanishes meanwhile is left out too.
-
-    Raises
-    ------
-    SourceGoneError
-        If the inbox itself can not be listed.
-    """
-    folders = [below]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(inbox / folder) as entries:
-                for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if rule.ignores(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
-                    elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
-                        with suppress(FileNotFoundError):
-                            yield path, Stamp.of_stat(entry.stat(follow_symlinks=False))
-        except OSError as fault:
-            if not folder:
-                raise source_gone(inbox) from fault
-            if fault.errno not in (errno.ENOENT, errno.ENOTDIR):
-                _log.warning("folder_not_readable errno=%s", errno.errorcode.get(fault.errno or 0))
-
-
-def source_gone(inbox: Path) -> SourceGoneError:
-    """Say that the inbox is not there any more."""
-    return SourceGoneError(f"the inbox {inbox} is gone or can not be read; mount or create it, then start the agent again")
+"""A pass over the inbox keeps so many files; memory holds at most twice as many. What is left out is found by the next pass."""
+TAKEN_FILES = 64
+"""Files handed out at once. They are taken before whatever arrives later, so they are few."""
+_REFILL_FILES = MAX_WAITING_FILES // 4
+# Enough to keep the workers busy while the next pass goes on.
+_LISTING_LOAD = 20
+# Passes take at most 1/20 of the time, however slow the share is.
+_ORDER_WAIT_S = 2.0
+# So long what a pass finds is held back, so that the files that come first are taken first and not those that are listed first.
+_LONGEST_GAP_S = 0.5
+# Looked at less often than that, a file was not watched while it settled.
 
 
 class FolderIntake:
@@ -107,48 +46,63 @@ class FolderIntake:
     ----------
     inbox : Path
         An existing folder, without symbolic links in its own path.
-    settle_time_s : float
-        See :class:`SettleTable`.
-    ignore : tuple of str
-        Shell patterns of names.
+    config : IntakeConfig
+        Settle time, names to ignore, order, and how new files are noticed.
     unknown : callable
         Given a batch of files, returns those that have no record yet. The agent asks the database.
+
+    Raises
+    ------
+    SourceGoneError
+        If the inbox is not there.
     """
 
-    def __init__(self, inbox: Path, settle_time_s: float, ignore: tuple[str, ...], unknown: Callable[[list[Seen]], list[Seen]]) -> None:
+    def __init__(self, inbox: Path, config: IntakeConfig, unknown: Callable[[list[Seen]], list[Seen]]) -> None:
         from edge_agent.intake.camera import is_camera_file  # here, because it brings NumPy, which listing an inbox does not need
 
         self._is_camera_file = is_camera_file
         self._inbox = inbox
+        self._config = config
+        self._mount = check_present(inbox, None)
         self._root = inbox.stat()
-        self._rule = IgnoreRule(ignore)
+        self._rule = IgnoreRule(config.ignore)
+        self._unreadable = Unreadable()
         self._unknown = unknown
-        self._table = SettleTable(settle_time_s)
+        self._clock = AttentiveClock(min(_LONGEST_GAP_S, config.settle_time_s / 2))
+        self._table = SettleTable(config.settle_time_s, config.order)
         # Paths given out by settled(), and whether something happened to them since.
         self._in_flight: dict[str, bool] = {}
         self._watch: FolderWatch | None = None
-        self._scan: Iterator[Seen] | None = None
-        self._scan_started_s = 0.0
+        self._has_all_events = False
+        self._told: Told | None = None
+        self._listing: Listing | None = None
+        self._wants_full = False
+        self._left_out = 0
         self._rescan_at_s = 0.0
-        self._rescan_s = RESCAN_S
+        # Sub-folders on file systems of their own. The kernel's events of what lies below a mount may not reach the watch.
+        self._mounted: list[str] = []
+        self._poll_at_s = math.inf
 
     def start(self, notify: Callable[[str | None], None]) -> None:
-        """Watch the inbox and begin the first full scan. The watch comes first, so that nothing falls between the two.
+        """Watch the inbox and begin the first full pass. The watch comes first, so that nothing falls between the two.
 
         Parameters
         ----------
         notify : callable
-            Called from another thread with a path that wants :meth:`touch`, or None where events were lost (:meth:`rescan`).
+            Called from another thread with a path that wants :meth:`touch`, or None where events were lost (:meth:`rescan`). Of each path
+            that was not touched yet it is told once, and of a limited number of paths.
         """
-        from edge_agent.intake.watch import FolderWatch, has_native_events
+        from edge_agent.intake.watch import FolderWatch, Told
 
-        if has_native_events(self._inbox):
+        self._told = Told(notify)
+        if _has_events(self._config, self._mount):
             try:
-                self._watch = FolderWatch(self._inbox, notify)
+                self._watch = FolderWatch(self._inbox, self._told.tell)
+                self._has_all_events = True
             except OSError as fault:
-                _log.warning("watch_refused reason=%r poll_s=%g advice='raise fs.inotify.max_user_watches'", fault.strerror, POLL_S)
-        if self._watch is None:
-            self._rescan_s = POLL_S
+                self._log_refusal(fault.strerror)
+        _log.info("watching mode=%s file_system=%s", "native" if self._watch else "polling", self._mount.kind or "unknown")
+        self._note_mounted()
         self.rescan()
 
     def stop(self) -> None:
@@ -159,80 +113,89 @@ class FolderIntake:
 
     @property
     def waiting(self) -> int:
-        """Files seen that have not settled yet."""
-        return len(self._table)
+        """Files seen and not taken yet, as far as they were counted."""
+        return len(self._table) + self._left_out + (self._listing.kept if self._listing else 0)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything seen has been taken, dealt with and released, and no scan is under way."""
-        return not self._table and not self._in_flight and self._scan is None
+        """Whether everything seen and told of has been taken, dealt with and released, and no pass is under way or needed."""
+        return not (self._table or self._in_flight or self._listing or self._wants_full or self._left_out)
 
     def rescan(self) -> None:
-        """Begin a full scan; one that is under way starts again."""
-        self._scan = scan_folder(self._inbox, self._rule)
-        self._scan_started_s = time.monotonic()
+        """Have the whole inbox listed; where that is under way, once more after it."""
+        if self._told is not None:
+            self._told.scanned()
+        self._wants_full = True
 
     def scan_some(self) -> None:
-        """Go on with the scan by one batch, or begin the next scan where its time has come. Does nothing while too many files wait.
+        """Go on with the pass that is under way, or begin the next one where its time has come.
 
         Raises
         ------
         SourceGoneError
             If the inbox is gone.
         """
-        scan = self._scan
-        if len(self._table) >= MAX_WAITING_FILES:
+        self._listing = listing = self._listing or self._begin_pass()
+        if listing is None:
             return
-        if scan is None:
-            if time.monotonic() >= self._rescan_at_s:
-                self.rescan()
-            return
-        batch = []
-        for seen in scan:
-            if seen[0] not in self._in_flight:
-                batch.append(seen)
-            if len(batch) == BATCH_FILES:
-                break
-        else:
-            self._scan = None
-            now_s = time.monotonic()
-            self._rescan_at_s = now_s + max(self._rescan_s, _POLL_LOAD * (now_s - self._scan_started_s))
-        now_ns = time.monotonic_ns()
-        for path, stamp in self._unknown(batch) if batch else ():
-            self._table.observe(path, stamp, now_ns)
+        is_over = not listing.go_on(self._in_flight, self._unknown)
+        now_s = time.monotonic()
+        if is_over or now_s - listing.started_s > _ORDER_WAIT_S:
+            now_ns = self._clock.look_ns()
+            for path, stamp in listing.take_found():
+                self._table.observe(path, stamp, now_ns)
+        if is_over:
+            self.check_root()  # an empty mount point was listed as an empty inbox
+            self._end_pass(listing, now_s)
+        self._bound_table()
 
     def touch(self, path: str) -> None:
-        """Look at one path of which an event told: a file is observed, a folder is searched, what is gone is forgotten."""
+        """Look at one path of which an event told: a file is observed, a folder will be listed, what is gone is forgotten."""
+        if self._told is not None:
+            self._told.looked_at(path)
         if self._rule.ignores(path):
             return
         if path in self._in_flight:
             self._in_flight[path] = True
             return
-        found = self._look(path)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            for inner, stamp in scan_folder(self._inbox, self._rule, path):
-                if inner not in self._in_flight:
-                    self._table.observe(inner, stamp, time.monotonic_ns())
-        elif found is not None:
-            self._table.observe(path, Stamp.of_stat(found), time.monotonic_ns())
-        else:
+        try:
+            found = self._look(path)
+        except OSError as fault:
+            self._note_fault(path, fault)
+            return
+        if found is None:
             self._table.forget(path)
+        elif stat.S_ISDIR(found.st_mode):
+            self._list_too(path)
+        else:
+            self._table.observe(path, Stamp.of_stat(found), self._clock.look_ns())
+            self._bound_table()
 
     def settled(self) -> list[Arrival]:
-        """Return files whose settle time is over, oldest first, a batch at most. Each must be given back with :meth:`release`."""
-        due = self._table.take_due(time.monotonic_ns(), BATCH_FILES)
+        """Return a few files whose settle time is over, first those that come first. Each must be given back with :meth:`release`.
+
+        Raises
+        ------
+        SourceGoneError
+            If the inbox is gone.
+        """
+        due = self._table.take_due(self._clock.look_ns(), TAKEN_FILES)
         if not due:
             return []
         still: list[Seen] = []
         for path, stamp in due:
-            found = self._look(path)
+            try:
+                found = self._look(path)
+            except OSError as fault:
+                self._note_fault(path, fault)
+                continue
             if found is None or stat.S_ISDIR(found.st_mode):
                 continue
             now = Stamp.of_stat(found)
             if now.same_content(stamp):
                 still.append((path, now))
             else:
-                self._table.observe(path, now, time.monotonic_ns())
+                self._table.observe(path, now, self._clock.look_ns())
         arrivals = [self._arrival(path, stamp) for path, stamp in (self._unknown(still) if still else ())]
         self._in_flight.update((arrival.path, False) for arrival in arrivals)
         return arrivals
@@ -245,35 +208,102 @@ class FolderIntake:
 
     def wake_at_s(self) -> float:
         """The monotonic time at which :meth:`settled` or :meth:`scan_some` next has something to do."""
+        if self._listing or self._needs_full_pass(time.monotonic()) or self._table.has_settled:
+            return 0.0
+        wake_at_s = min(self._rescan_at_s, self._poll_at_s)
         due_ns = self._table.next_due_ns()
-        due_s = math.inf if due_ns is None else due_ns / 1e9
-        if len(self._table) >= MAX_WAITING_FILES:
-            return due_s
-        return min(due_s, self._rescan_at_s if self._scan is None else 0.0)
+        if due_ns is not None:
+            wake_at_s = min(wake_at_s, self._clock.monotonic_s(due_ns), self._clock.next_look_s())
+        return wake_at_s
 
     def check_root(self) -> None:
-        """Notice an inbox that was deleted, renamed or unmounted.
+        """Notice an inbox that was deleted, renamed or unmounted, and what was mounted inside it.
 
         Raises
         ------
         SourceGoneError
-            If the path does not lead to the folder that it led to at the start.
+            If the path does not lead to what it led to at the start.
         """
-        try:
+        self._mount = check_present(self._inbox, self._mount)
+        if self._watch is not None:
             now = self._inbox.stat()
-        except OSError as fault:
-            raise source_gone(self._inbox) from fault
-        if (now.st_dev, now.st_ino) != (self._root.st_dev, self._root.st_ino):
-            raise source_gone(self._inbox)
+            if (now.st_dev, now.st_ino) != (self._root.st_dev, self._root.st_ino):
+                raise source_gone(self._inbox, "another folder is in its place")  # of which the kernel tells nothing to this watch
+            if self._has_all_events and not self._watch.is_complete:
+                self._has_all_events = False
+                self._log_refusal("not every sub-folder can be watched")
+                self._wants_full = True
+        self._note_mounted()
+
+    # Passes over the inbox
+
+    def _needs_full_pass(self, now_s: float) -> bool:
+        is_running_low = self._left_out > 0 and len(self._table) <= _REFILL_FILES
+        return self._wants_full or is_running_low or now_s >= self._rescan_at_s
+
+    def _begin_pass(self) -> Listing | None:
+        now_s = time.monotonic()
+        if self._needs_full_pass(now_s):
+            self._wants_full = False
+            return self._new_listing([""])
+        return self._new_listing(self._mounted) if now_s >= self._poll_at_s else None
+
+    def _new_listing(self, folders: list[str]) -> Listing:
+        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable)
+
+    def _list_too(self, folder: str) -> None:
+        if self._listing is None:
+            self._listing = self._new_listing([folder])
+        else:
+            self._listing.add(folder)
+
+    def _end_pass(self, listing: Listing, now_s: float) -> None:
+        self._listing = None
+        duration_s = now_s - listing.started_s
+        if listing.is_full:
+            self._unreadable.end_pass()
+            interval_s = self._config.rescan_interval_s if self._has_all_events else self._config.poll_interval_s
+            self._rescan_at_s = now_s + max(interval_s, _LISTING_LOAD * duration_s)
+            self._left_out = listing.left_out
+        else:
+            self._left_out += listing.left_out
+        if self._mounted:
+            self._poll_at_s = now_s + max(self._config.poll_interval_s, _LISTING_LOAD * duration_s)
+
+    def _bound_table(self) -> None:
+        if len(self._table) > 2 * MAX_WAITING_FILES:
+            self._left_out += self._table.keep_first(MAX_WAITING_FILES)
+
+    def _note_mounted(self) -> None:
+        """Have listed again and again what is mounted inside the inbox, unless that is done with all of it, or is not wanted."""
+        if not self._has_all_events or self._config.watch == "native":
+            self._mounted, self._poll_at_s = [], math.inf
+            return
+        mounted = sorted(path for path in mounts_below(self._inbox) if not self._rule.ignores(path))
+        if mounted != self._mounted:
+            _log.info("polling_inside file_systems=%d", len(mounted))
+            self._mounted = mounted
+            self._poll_at_s = time.monotonic() if mounted else math.inf
+
+    def _log_refusal(self, reason: str | None) -> None:
+        _log.warning("watch_refused reason=%r poll_s=%g advice='raise fs.inotify.max_user_watches'", reason, self._config.poll_interval_s)
+
+    # One file
 
     def _look(self, path: str) -> os.stat_result | None:
-        """``lstat`` of a file, folder or link; None for what is gone or is none of these."""
+        """``lstat`` of a file, folder or link; None for what is gone or is none of these. Raises OSError where nobody can tell."""
         try:
             found = os.lstat(self._inbox / path)
-        except OSError:
-            return None  # gone; or its folder became unreadable, which the next scan logs
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         mode = found.st_mode
         return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None
+
+    def _note_fault(self, path: str, fault: OSError) -> None:
+        """Take note of a file that nobody can look at now; the next pass looks again."""
+        if fault.errno in AWAY_ERRNOS:
+            self.check_root()
+        self._unreadable.note(path.rpartition("/")[0], fault)
 
     def _arrival(self, path: str, stamp: Stamp) -> Arrival:
         return Arrival(
@@ -286,3 +316,7 @@ class FolderIntake:
             received_at=datetime.now(UTC),
             settled_ns=time.monotonic_ns(),
         )
+
+
+def _has_events(config: IntakeConfig, mount: Mount) -> bool:
+    return config.watch == "native" or (config.watch == "auto" and not mount.is_remote)

@@ -2,90 +2,124 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import re
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.events import DirCreatedEvent, FileClosedEvent, FileCreatedEvent, FileSystemEvent, FileSystemEventHandler
-from watchdog.observers.api import BaseObserver
+from watchdog.events import DirCreatedEvent, FileClosedEvent, FileCreatedEvent, FileSystemEvent
+from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import InotifyConstants, Mask
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
-# Their servers do not tell a client what other clients did.
-_NETWORK_FILE_SYSTEMS = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "ncpfs",
-    "vboxsf",
-    "fuse.sshfs",
-    "fuse.rclone",
-    "virtiofs",
-}
+MAX_TOLD_PATHS = 10_000
+"""More paths than this do not wait to be looked at: a scan finds them."""
+
+_EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, DirCreatedEvent]
 
 
-def has_native_events(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Tell whether the kernel sees every change of a folder: False on network shares, where others write past it.
+class Told:
+    """What was told of and nobody has looked at yet: each path once, however often it is told, and not more than a limit.
 
     Parameters
     ----------
-    folder : Path
-        Absolute, without symbolic links.
-    mounts : Path
-        The table of mounts, as proc(5) has it.
+    notify : callable
+        Called with each path that is news, or with None, once, where something was lost.
     """
-    try:
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return True
-    best, kind = -1, ""
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split(" ")[4])
-        # The last mount on a place hides those before it.
-        if folder.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), after.split(" ")[0]
-    return kind not in _NETWORK_FILE_SYSTEMS
+
+    def __init__(self, notify: Callable[[str | None], None]) -> None:
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._paths: set[str] = set()
+        self._has_lost = False
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def tell(self, path: str | None) -> None:
+        """Tell of a path, or of a loss; from any thread."""
+        with self._lock:
+            if path in self._paths or self._has_lost:
+                return  # a scan is on its way, and it comes after this
+            if path is None or len(self._paths) >= MAX_TOLD_PATHS:
+                path, self._has_lost = None, True
+            else:
+                self._paths.add(path)
+        self._notify(path)
+
+    def looked_at(self, path: str) -> None:
+        """Forget a path. To be called before the look: what is told during the look is news."""
+        with self._lock:
+            self._paths.discard(path)
+
+    def scanned(self) -> None:
+        """Forget the loss. To be called before the scan."""
+        with self._lock:
+            self._has_lost = False
+
+
+class _Inotify(InotifyFD):
+    """The kernel's side, which says so when a sub-folder can not be watched: watchdog goes on without it and keeps quiet."""
+
+    refused = False
+
+    def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
+        try:
+            return super().add_callback(path, mask, callback, id_)
+        except OSError as fault:
+            self.refused = self.refused or fault.errno in (errno.ENOSPC, errno.ENOMEM)
+            raise
 
 
 class _ArrivalEmitter(InotifyEmitter):
-    """An emitter that is not told of files leaving.
+    """An emitter that reports at once, in its own thread, and is not told of files leaving.
 
     watchdog holds each such event back for 0.5 s, in case it is half of a move inside the folder, and with it every event behind it.
     The agent moves each finished image out of the inbox: every other arrival would be seen half a second late.
     """
 
+    def __init__(self, folder: str, inotify: InotifyFD, report: Callable[[FileSystemEvent], None]) -> None:
+        watch = ObservedWatch(folder, recursive=True, event_filter=_EVENTS)
+        super().__init__(EventQueue(), watch, event_filter=_EVENTS, inotify_fd=inotify)
+        self._report = report
+
     def get_event_mask_from_filter(self) -> Mask:
         return Mask(super().get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
+
+    def queue_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, tuple(_EVENTS)):
+            self._report(event)
+
+    def queue_events(self, timeout: float, *, full_events: bool = False) -> None:
+        # As watchdog does it, without the error that it logs where the thread is stopped between two lines of it.
+        group = self._inotify
+        event = None if group is None else group.read_event()
+        if event is not None and self.should_keep_running():
+            self.build_and_queue_event(event, full_events=full_events)
 
 
 class _LossNotice(logging.Handler):
     """watchdog says that events were lost in its log, and nowhere else."""
 
-    def __init__(self, notify: Callable[[str | None], None]) -> None:
+    def __init__(self, report: Callable[[str | None], None]) -> None:
         super().__init__(logging.WARNING)
-        self._notify = notify
+        self._report = report
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._notify(None)
+        self._report(None)
 
 
-class FolderWatch(FileSystemEventHandler):
+class FolderWatch:
     """Reports every path below a folder where a file was created, moved to, or closed after writing, and every new folder.
 
     Parameters
     ----------
     folder : Path
         Absolute; the paths reported are relative to it.
-    notify : callable
+    report : callable
         Called from watchdog's thread with a path, or None where events were lost and only a scan can tell.
 
     Raises
@@ -94,29 +128,39 @@ class FolderWatch(FileSystemEventHandler):
         If the kernel refuses the watch.
     """
 
-    def __init__(self, folder: Path, notify: Callable[[str | None], None]) -> None:
+    def __init__(self, folder: Path, report: Callable[[str | None], None]) -> None:
         self._prefix_length = len(str(folder).rstrip("/")) + 1
-        self._notify = notify
+        self._report = report
         # A folder renamed inside the inbox is, without the event of its leaving, watched again under its new name: that is meant.
         warnings.filterwarnings("ignore", r"Callback with id .* already exists", RuntimeWarning)
-        self._notice = _LossNotice(notify)
+        self._inotify = _Inotify()
+        self._emitter = _ArrivalEmitter(str(folder), self._inotify, self._tell)
+        self._notice = _LossNotice(report)
         logging.getLogger("watchdog.observers").addHandler(self._notice)
-        self._observer = BaseObserver(_ArrivalEmitter)
-        self._observer.schedule(self, str(folder), recursive=True, event_filter=[FileCreatedEvent, FileClosedEvent, DirCreatedEvent])
+        self._inotify.start()
         try:
-            self._observer.start()
+            self._emitter.start()
         except OSError:
-            logging.getLogger("watchdog.observers").removeHandler(self._notice)
+            self._stop_reading()
             raise
 
-    def dispatch(self, event: FileSystemEvent) -> None:
-        """Report one event; watchdog calls this."""
-        path = os.fsdecode(event.src_path)[self._prefix_length :]
-        if path:
-            self._notify(path)
+    @property
+    def is_complete(self) -> bool:
+        """Whether it still works, and the kernel let it watch every sub-folder."""
+        return self._inotify.is_alive() and self._emitter.is_alive() and not self._inotify.refused
 
     def stop(self) -> None:
         """Stop reporting."""
+        self._emitter.stop()
+        self._emitter.join()
+        self._stop_reading()
+
+    def _tell(self, event: FileSystemEvent) -> None:
+        path = os.fsdecode(event.src_path)[self._prefix_length :]
+        if path:
+            self._report(path)
+
+    def _stop_reading(self) -> None:
         logging.getLogger("watchdog.observers").removeHandler(self._notice)
-        self._observer.stop()
-        self._observer.join()
+        self._inotify.stop()
+        self._inotify.join()

@@ -21,7 +21,6 @@ from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_un
 from edge_agent import session as session_module
 from edge_agent.errors import InferenceError
 from edge_agent.intake import disposal as disposal_module
-from edge_agent.intake import folder as folder_module
 from edge_agent.session import Session
 
 
@@ -279,8 +278,8 @@ class TestRunning:
             logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
             home.wait_for(1)
 
-    def test_events_that_nobody_missed_are_made_up_for_in_time(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(folder_module, "RESCAN_S", 0.2)
+    def test_events_that_nobody_missed_are_made_up_for_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        home = AgentHome(tmp_path, rescan_interval_s=0.2)
         with home.running() as agent:
             wait_until(lambda: hasattr(agent.session, "_intake") and agent.session._intake.is_quiet)
             monkeypatch.setattr(agent.session._intake, "touch", lambda _path: None)

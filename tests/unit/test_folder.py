@@ -1,30 +1,29 @@
-"""The inbox: what is seen, what is left out, and that no event is lost or late."""
+"""The inbox: what is given out, when, in which order, and what happens while it is in flight."""
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
-import threading
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.agents import wait_until
 
+from edge_agent.config import IntakeConfig
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import folder as folder_module
+from edge_agent.intake import scan as scan_module
 from edge_agent.intake import watch as watch_module
-from edge_agent.intake.folder import FolderIntake, IgnoreRule, Seen, scan_folder
-from edge_agent.intake.watch import FolderWatch, has_native_events
+from edge_agent.intake.folder import FolderIntake
+from edge_agent.intake.presence import Mount
+from edge_agent.intake.scan import Seen
 from edge_agent.records import Arrival
 
-PATTERNS = ("*.part", "*.tmp", "~*", "._*", ".*", ".DS_Store", "Thumbs.db")
-NO_RULE = IgnoreRule(())
-
-
-def names(inbox: Path, rule: IgnoreRule = NO_RULE, below: str = "") -> list[str]:
-    return sorted(path for path, _ in scan_folder(inbox, rule, below))
+YEAR_NS = 365 * 24 * 3600 * 10**9
 
 
 def everything(batch: list[Seen]) -> list[Seen]:
@@ -40,12 +39,14 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(inbox: Path) -> Iterator[Callable[..., FolderIntake]]:
-    """Starts an intake without settle time, whose watch reports nowhere."""
+    """Starts an intake without settle time, whose watch reports nowhere unless told where."""
     started = []
 
-    def start(unknown: Callable[[list[Seen]], list[Seen]] = everything, settle_time_s: float = 0.0) -> FolderIntake:
-        intake = FolderIntake(inbox, settle_time_s, PATTERNS, unknown)
-        intake.start(lambda _path: None)
+    def start(
+        unknown: Callable[[list[Seen]], list[Seen]] = everything, notify: Callable[[str | None], None] = lambda _path: None, **config: Any
+    ) -> FolderIntake:
+        intake = FolderIntake(inbox, IntakeConfig(**({"settle_time_s": 0.0} | config)), unknown)
+        intake.start(notify)
         started.append(intake)
         return intake
 
@@ -59,52 +60,21 @@ def take(intake: FolderIntake) -> list[Arrival]:
     return intake.settled()
 
 
-class TestScan:
-    def test_files_and_links_at_every_depth(self, inbox: Path) -> None:
-        (inbox / "x.png" / "deep").mkdir(parents=True)
-        for name in ("a.png", "x.png/b", "x.png/deep/c d\n\N{LUNGS}"):
-            (inbox / name).touch()
-        (inbox / "link.png").symlink_to("/nowhere")
-        (inbox / "folder-link").symlink_to("/etc")
-        os.mkfifo(inbox / "pipe.png")
-        assert names(inbox) == sorted(["a.png", "x.png/b", "x.png/deep/c d\n\N{LUNGS}", "link.png", "folder-link"])
-        assert names(inbox, below="x.png") == ["x.png/b", "x.png/deep/c d\n\N{LUNGS}"]
+def take_all(intake: FolderIntake, done: Callable[[Arrival], None] = lambda _arrival: None) -> list[str]:
+    """Take what is there, as the main loop does: a few at a time, each released after its disposal."""
+    found = []
+    while intake.wake_at_s() <= time.monotonic():
+        for arrival in take(intake):
+            found.append(arrival.path)
+            done(arrival)
+            intake.release(arrival.path)
+    return found
 
-    def test_names_that_are_not_utf_8(self, inbox: Path) -> None:
-        (inbox / os.fsdecode(b"\xff.png")).touch()
-        assert names(inbox) == [os.fsdecode(b"\xff.png")]
 
-    def test_ignored_names_of_files_and_folders(self, inbox: Path) -> None:
-        for name in ("a.part", ".hidden.png", "~a.png", "Thumbs.db", "a.png"):
-            (inbox / name).touch()
-        (inbox / ".trash").mkdir()
-        (inbox / ".trash" / "b.png").touch()
-        rule = IgnoreRule(PATTERNS)
-        assert names(inbox, rule) == ["a.png"]
-        assert rule.ignores(".trash/b.png")
-        assert not rule.ignores("sub/b.png")
-        assert not IgnoreRule(()).ignores(".hidden")
-
-    def test_an_inbox_that_is_gone(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceGoneError, match="mount or create it") as caught:
-            names(tmp_path / "absent")
-        assert caught.value.exit_code == 30
-
-    def test_a_sub_folder_that_can_not_be_read_is_stepped_over(
-        self, inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (inbox / "closed").mkdir()
-        (inbox / "a.png").touch()
-        scandir = os.scandir
-
-        def refusing(folder: Path) -> object:
-            if folder.name == "closed":
-                raise PermissionError(13, "Permission denied")
-            return scandir(folder)
-
-        monkeypatch.setattr(folder_module.os, "scandir", refusing)
-        assert names(inbox) == ["a.png"]
-        assert "folder_not_readable errno=EACCES" in caplog.text
+def drop_dated(inbox: Path, name: str, mtime_ns: int = 0) -> None:
+    (inbox / name).parent.mkdir(parents=True, exist_ok=True)
+    (inbox / name).touch()
+    os.utime(inbox / name, ns=(0, mtime_ns))
 
 
 class TestIntake:
@@ -137,12 +107,10 @@ class TestIntake:
         (inbox / "a.png").write_bytes(b"half")
         intake = start(settle_time_s=0.05)
         intake.scan_some()
-        time.sleep(0.06)
         (inbox / "a.png").write_bytes(b"the whole")
-        assert intake.settled() == []
-        assert intake.waiting == 1
-        time.sleep(max(0.0, intake.wake_at_s() - time.monotonic()))
-        assert [arrival.size_bytes for arrival in intake.settled()] == [9]
+        found: list[Arrival] = []
+        wait_until(lambda: found.extend(intake.settled()) or found)
+        assert [arrival.size_bytes for arrival in found] == [9]
 
     def test_what_has_a_record_is_not_given_out(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
         for name in ("a", "b"):
@@ -162,183 +130,283 @@ class TestIntake:
         for path in ("sub", "absent", "pipe", "c.part", "b.png"):
             intake.touch(path)
         (inbox / "b.png").unlink()
+        intake.scan_some()
         assert [arrival.path for arrival in intake.settled()] == ["sub/a.png"]
 
-    def test_a_scan_pauses_while_many_files_wait(
+    def test_a_lost_look_is_made_up_for_by_the_next_pass(
         self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder_module, "BATCH_FILES", 2)
-        monkeypatch.setattr(folder_module, "MAX_WAITING_FILES", 4)
-        for number in range(10):
-            (inbox / f"{number}").touch()
-        intake = start(settle_time_s=60)
-        for _ in range(5):
-            intake.scan_some()
-        assert intake.waiting == 4
-        assert intake.wake_at_s() > time.monotonic() + 50, "a paused scan must not keep the loop awake"
-
-    def test_all_of_many_files_are_given_out_in_batches(
-        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(folder_module, "BATCH_FILES", 3)
-        for number in range(10):
-            (inbox / f"{number}").touch()
+        """
+        1. A file has settled; the look at it before it is taken fails, and so does the one that an event asks for.
+        Result: it is not taken, not forgotten for good, and taken after the next pass.
+        """
+        (inbox / "a.png").touch()
         intake = start()
-        found = []
-        while not found or intake.wake_at_s() <= time.monotonic():
-            found += take(intake)
-        assert sorted(arrival.path for arrival in found) == [str(number) for number in range(10)]
+        intake.scan_some()
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_module.os, "lstat", failing(errno.EACCES))
+            assert intake.settled() == []
+            intake.touch("a.png")
+        intake.rescan()
+        assert [arrival.path for arrival in take(intake)] == ["a.png"]
 
+    def test_a_file_that_can_not_be_looked_at_is_not_forgotten(
+        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (inbox / "a.png").touch()
+        intake = start()
+        intake.scan_some()
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_module.os, "lstat", failing(errno.EACCES))
+            intake.touch("a.png")
+        assert [arrival.path for arrival in intake.settled()] == ["a.png"]
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+class TestOrder:
+    """More files than memory holds: each pass takes those that come first, the next pass the others."""
+
+    @pytest.fixture(autouse=True)
+    def small_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folder_module, "MAX_WAITING_FILES", 8)
+        monkeypatch.setattr(folder_module, "_REFILL_FILES", 2)
+        monkeypatch.setattr(folder_module, "TAKEN_FILES", 3)
+        monkeypatch.setattr(scan_module, "BATCH_FILES", 5)
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    def test_all_are_taken_in_the_order_of_their_dates(self, inbox: Path, start: Callable[..., FolderIntake], order: str) -> None:
+        chance = random.Random(4)
+        numbers = chance.sample(range(1000), 100)
+        for number in numbers:
+            drop_dated(inbox, f"{number % 3}/{chance.random()}-{number}", number)
+        intake = start(order=order)
+        taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
+        assert [int(path.rpartition("-")[2]) for path in taken] == sorted(numbers, reverse=order == "newest")
+        assert intake.is_quiet
+
+    def test_what_stays_in_the_inbox_is_taken_once(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        known: set[str] = set()
+        for number in range(100):
+            drop_dated(inbox, str(number), number)
+        intake = start(lambda batch: [seen for seen in batch if seen[0] not in known])
+        taken = take_all(intake, lambda arrival: known.add(arrival.path))
+        assert taken == [str(number) for number in reversed(range(100))]
+
+    def test_a_new_file_is_taken_before_the_old_ones(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        for number in range(100):
+            drop_dated(inbox, str(number), number)
+        intake = start()
+        while not intake.settled():
+            intake.scan_some()
+        drop_dated(inbox, "new", 5000)
+        intake.touch("new")
+        assert next(arrival.path for arrival in take(intake)) == "new"
+
+    def test_a_burst_of_events_is_bounded_too(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        """
+        1. Events tell of far more files than memory holds.
+        Result: few wait; the newest of them are taken first, and in the end all of them.
+        """
+        intake = start()
+        take(intake)
+        for number in range(100):
+            drop_dated(inbox, str(number), number)
+            intake.touch(str(number))
+            assert len(intake._table) <= 16
+        assert intake.waiting == 100
+        taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
+        assert taken[0] == "99"
+        assert sorted(map(int, taken)) == list(range(100))
+
+    @pytest.mark.parametrize("order", ["newest", "oldest"])
+    @pytest.mark.parametrize("seed", range(8))
+    def test_none_is_left_for_ever_whatever_its_date(self, inbox: Path, start: Callable[..., FolderIntake], order: str, seed: int) -> None:
+        """
+        1. Files come while others are taken, told by an event or not. The clock jumps by a year both ways; some dates are equal, some lie
+           in the future or before 1970.
+        2. Some are changed or taken away before their turn, some while they are in hand.
+        Result: each is taken in the end, and memory stays bounded.
+        """
+        chance = random.Random(seed)
+        known: dict[str, tuple[int, int]] = {}
+
+        def unknown(batch: list[Seen]) -> list[Seen]:
+            return [(path, stamp) for path, stamp in batch if known.get(path) != (stamp.mtime_ns, stamp.ctime_ns)]
+
+        clock_ns = time.time_ns()
+        intake = start(unknown, order=order)
+        for step in range(150):
+            clock_ns += chance.choice((0, 0, 10**6, YEAR_NS, -YEAR_NS))
+            name = f"{chance.randrange(3)}/{chance.randrange(120)}"
+            drop_dated(inbox, name, chance.choice((clock_ns, clock_ns, -5, clock_ns + 5 * YEAR_NS)))
+            if chance.random() < 0.5:
+                intake.touch(name)
+            if step % 10 == 0:
+                intake.rescan()
+            for arrival in take(intake):
+                if chance.random() < 0.1:
+                    drop_dated(inbox, arrival.path, clock_ns)
+                    intake.touch(arrival.path)
+                known[arrival.path] = (arrival.mtime_ns, arrival.ctime_ns)
+                intake.release(arrival.path)
+            assert len(intake._table) <= 16
+        intake.rescan()
+
+        def finish(arrival: Arrival) -> None:
+            known[arrival.path] = (arrival.mtime_ns, arrival.ctime_ns)
+
+        take_all(intake, finish)
+        there = {path.relative_to(inbox).as_posix(): path.lstat() for path in inbox.rglob("*") if path.is_file()}
+        assert known == {path: (found.st_mtime_ns, found.st_ctime_ns) for path, found in there.items()}
+        assert intake.is_quiet
+
+    def test_a_folder_with_many_files_that_is_moved_in_is_bounded(
+        self, inbox: Path, start: Callable[..., FolderIntake], tmp_path: Path
+    ) -> None:
+        intake = start()
+        take(intake)
+        for number in range(100):
+            drop_dated(tmp_path, f"new/{number:02d}", number)
+        (tmp_path / "new").rename(inbox / "new")
+        intake.touch("new")
+        assert len(intake._table) == 0, "the main loop does not list it in one go"
+        taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
+        assert sorted(taken) == [f"new/{number:02d}" for number in range(100)]
+
+    def test_a_pass_that_takes_long_holds_nothing_back(
+        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(20):
+            drop_dated(inbox, str(number), number)
+        intake = start()
+        intake.scan_some()
+        assert intake.settled() == []
+        monkeypatch.setattr(folder_module, "_ORDER_WAIT_S", 0.0)
+        intake.scan_some()
+        assert intake.settled()
+
+    def test_a_pass_that_is_asked_for_during_a_pass_comes_after_it(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        for number in range(20):
+            drop_dated(inbox, f"{number}", number)
+        intake = start()
+        intake.scan_some()
+        first = intake._listing
+        intake.rescan()
+        intake.scan_some()
+        assert intake._listing is first, "events lost again and again must not keep a pass from ending"
+        drop_dated(inbox, "late", 5)
+        taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
+        assert "late" in taken
+
+
+class TestWatching:
     def test_an_inbox_that_was_exchanged_is_noticed(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
         intake = start()
         intake.check_root()
         inbox.rename(inbox.with_name("away"))
-        with pytest.raises(SourceGoneError):
+        with pytest.raises(SourceGoneError, match="there is no such folder"):
             intake.check_root()
         inbox.mkdir()
-        with pytest.raises(SourceGoneError):
+        with pytest.raises(SourceGoneError, match="another folder is in its place"):
             intake.check_root()
 
-    def test_without_native_events_the_inbox_is_listed_every_two_seconds(
-        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
+    def test_a_pass_over_an_empty_mount_point_is_no_empty_inbox(
+        self, inbox: Path, start: Callable[..., FolderIntake], tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(watch_module, "has_native_events", lambda _folder: False)
+        intake = start()
+        inbox.rename(tmp_path / "away")
+        inbox.mkdir()
+        with pytest.raises(SourceGoneError):
+            intake.scan_some()
+        assert not intake.is_quiet, "--once would end as if everything was done"
+
+    def test_polling_needs_no_folder_of_its_own(self, inbox: Path, start: Callable[..., FolderIntake], tmp_path: Path) -> None:
+        intake = start(watch="polling")
+        take(intake)
+        inbox.rename(tmp_path / "away")
+        inbox.mkdir()
+        intake.check_root()  # nothing is bound to the old one
+
+    @pytest.mark.parametrize(("kind", "seconds"), [("ext4", 300), ("overlay", 300), ("cifs", 2), ("fuse.sshfs", 2), ("fuse.ntfs-3g", 300)])
+    def test_the_file_system_decides_whether_it_is_polled(
+        self, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch, kind: str, seconds: float
+    ) -> None:
+        monkeypatch.setattr(folder_module, "check_present", lambda *_: Mount("/", kind, ""))
         intake = start()
         intake.scan_some()
-        assert time.monotonic() < intake.wake_at_s() < time.monotonic() + 3
+        assert seconds - 1 < intake.wake_at_s() - time.monotonic() < seconds + 1
 
-    def test_the_same_where_the_kernel_refuses_the_watch(
-        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize(("kind", "watch", "seconds"), [("nfs4", "native", 77), ("ext4", "polling", 7)])
+    def test_both_ways_can_be_told(
+        self, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch, kind: str, watch: str, seconds: float
     ) -> None:
-        def refuse(*_: object) -> None:
-            raise OSError(28, "inotify watch limit reached")
+        monkeypatch.setattr(folder_module, "check_present", lambda *_: Mount("/", kind, ""))
+        intake = start(watch=watch, poll_interval_s=7.0, rescan_interval_s=77.0)
+        intake.scan_some()
+        assert seconds - 1 < intake.wake_at_s() - time.monotonic() < seconds + 1
 
-        monkeypatch.setattr(watch_module, "FolderWatch", refuse)
+    def test_without_events_files_are_found_by_listing(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        intake = start(watch="polling", poll_interval_s=0.05)
+        take(intake)
+        assert intake._watch is None
+        (inbox / "a").touch()
+        wait_until(lambda: [arrival.path for arrival in take(intake)] == ["a"])
+
+    def test_a_watch_that_the_kernel_refuses_is_made_up_for_by_polling(
+        self, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(watch_module, "FolderWatch", failing(errno.ENOSPC))
         intake = start()
         intake.scan_some()
         assert intake.wake_at_s() < time.monotonic() + 3
         assert "watch_refused" in caplog.text
         assert "max_user_watches" in caplog.text
 
-
-@pytest.fixture
-def watched(inbox: Path) -> Iterator[tuple[Path, list[str | None]]]:
-    told: list[str | None] = []
-    watch = FolderWatch(inbox, told.append)
-    yield inbox, told
-    watch.stop()
-
-
-class TestWatch:
-    def test_created_moved_in_written_and_new_folders_are_told(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
-        inbox, told = watched
-        (tmp_path / "outside").write_text("x")
-        (inbox / "a").write_text("x")
-        (tmp_path / "outside").rename(inbox / "b")
-        (inbox / "sub").mkdir()
-        wait_until(lambda: {"a", "b", "sub"} <= set(told))
-        (inbox / "sub" / "c\n\N{LUNGS}").write_text("x")
-        wait_until(lambda: "sub/c\n\N{LUNGS}" in told)
-        told.clear()
-        with (inbox / "a").open("a") as file:
-            file.write("more")
-        wait_until(lambda: "a" in told)
-
-    def test_a_whole_folder_moved_in_is_told_and_watched(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
-        inbox, told = watched
-        (tmp_path / "new" / "deep").mkdir(parents=True)
-        (tmp_path / "new").rename(inbox / "new")
-        wait_until(lambda: "new" in told)
-        (inbox / "new" / "deep" / "a").write_text("x")
-        wait_until(lambda: "new/deep/a" in told)
-
-    def test_a_folder_renamed_inside_is_watched_under_its_new_name(self, watched: tuple[Path, list[str | None]]) -> None:
-        inbox, told = watched
-        (inbox / "old").mkdir()
-        wait_until(lambda: "old" in told)
-        (inbox / "old").rename(inbox / "new")
-        wait_until(lambda: "new" in told)
-        (inbox / "new" / "a").write_text("x")
-        wait_until(lambda: "new/a" in told)
-
-    def test_files_that_leave_hold_nothing_up(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+    def test_so_is_one_that_leaves_out_a_sub_folder(
+        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """
-        1. A finished image is moved out of the inbox, as after every record.
-        2. The next one arrives at once.
-        Result: it is told at once. Left to itself, watchdog would tell of it half a second later.
+        1. A folder is made in the inbox; the kernel has no watch left for it.
+        Result: the log says what to do, and files in it are found by listing.
         """
-        inbox, told = watched
-        (inbox / "a").write_text("x")
-        wait_until(lambda: "a" in told)
-        (inbox / "a").rename(tmp_path / "done")
-        (inbox / "b").write_text("x")
-        arrived_s = time.monotonic()
-        wait_until(lambda: "b" in told)
-        assert time.monotonic() - arrived_s < 0.4
-
-    def test_reading_is_not_told(self, watched: tuple[Path, list[str | None]]) -> None:
-        inbox, told = watched
-        (inbox / "a").write_text("x")
-        wait_until(lambda: told.count("a") == 2)  # created, closed
-        (inbox / "a").read_text()
-        (inbox / "b").write_text("x")
-        wait_until(lambda: told.count("b") == 2)
-        assert told.count("a") == 2
-
-    def test_lost_events_are_told(self, watched: tuple[Path, list[str | None]]) -> None:
-        _, told = watched
-        logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
-        assert told == [None]
-
-    def test_a_real_overflow_is_told(self, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """
-        1. The thread that reads the kernel's events is held up.
-        2. More happens than the kernel's queue holds.
-        Result: the watch says that events were lost.
-        """
-        limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-        if limit > 20_000:
-            pytest.skip(f"the kernel's queue holds {limit} events: too many to fill in a test")
-        from watchdog.observers.inotify_c import InotifyFD
-
         told: list[str | None] = []
-        held = threading.Event()
-        handle = InotifyFD.handle_event
+        intake = start(notify=told.append)
+        take(intake)
+        assert intake.wake_at_s() > time.monotonic() + 200
+        monkeypatch.setattr("watchdog.observers.inotify_c.InotifyFD.add_callback", failing(errno.ENOSPC))
+        (inbox / "sub").mkdir()
+        wait_until(lambda: "sub" in told)
+        (inbox / "sub" / "a").touch()
+        intake.check_root()
+        assert "watch_refused" in caplog.text
+        assert [arrival.path for arrival in take(intake)] == ["sub/a"]
+        assert intake.wake_at_s() < time.monotonic() + 3
 
-        def slow(self: InotifyFD, event: object) -> None:
-            held.wait(20)
-            handle(self, event)
+    def test_events_reach_the_table(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+        told: list[str | None] = []
+        intake = start(notify=told.append)
+        take(intake)
+        (inbox / "a").touch()
+        wait_until(lambda: "a" in told)
+        intake.touch("a")
+        assert [arrival.path for arrival in intake.settled()] == ["a"]
 
-        monkeypatch.setattr(InotifyFD, "handle_event", slow)
-        watch = FolderWatch(inbox, told.append)
-        try:
-            path = inbox / "a"
-            for _ in range(limit * 3 // 4):  # create and close: different events, so the kernel joins none
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
-                path.unlink()
-            held.set()
-            wait_until(lambda: None in told, 30)
-        finally:
-            held.set()
-            watch.stop()
+    def test_however_long_a_share_takes_listing_it_takes_little_of_the_time(
+        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        intake = start(watch="polling", poll_interval_s=0.01)
+        listing = scan_module.Listing.go_on
 
+        def slow(*args: Any) -> bool:
+            time.sleep(0.1)
+            return listing(*args)
 
-@pytest.mark.parametrize(
-    ("folder", "native"),
-    [("/srv/inbox", True), ("/mnt/share/inbox", False), ("/mnt/share/usb", True), ("/mnt/with space/x", False), ("/mnt/other", True)],
-)
-def test_network_shares_are_known_by_their_mount(tmp_path: Path, folder: str, native: bool) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/sda rw\n"
-        "30 22 0:40 / /mnt/share rw - cifs //server/share rw\n"
-        "31 30 8:1 / /mnt/share/usb rw - vfat /dev/sdb1 rw\n"
-        "32 22 0:41 / /mnt/with\\040space rw master:1 - nfs4 server:/x rw\n"
-        "33 22 0:42 / /mnt/other rw - nfs server:/y rw\n"
-        "34 22 0:43 / /mnt/other rw - tmpfs tmpfs rw\n"
-    )
-    assert has_native_events(Path(folder), mounts) is native
-
-
-def test_without_a_table_of_mounts_events_are_expected(tmp_path: Path) -> None:
-    assert has_native_events(tmp_path, tmp_path / "absent")
+        monkeypatch.setattr(scan_module.Listing, "go_on", slow)
+        intake.scan_some()
+        assert intake.wake_at_s() > time.monotonic() + 1.9

@@ -1,0 +1,230 @@
+"""Listing the inbox: everything in it once, in slices, keeping the files that come first."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from fnmatch import translate
+from os import scandir
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_agent.intake.presence import source_gone
+from edge_agent.intake.settle import Order, Stamp
+
+_log = logging.getLogger(__name__)
+
+BATCH_FILES = 500
+_SLICE_S = 0.02
+# The main loop looks at nothing else during a slice of a scan. A slow share gives few files in this time.
+_LOOKS_PER_TIME_CHECK = 16
+
+_MAX_TOLD_FOLDERS = 1000
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+
+Seen = tuple[str, Stamp]
+
+
+class IgnoreRule:
+    """The shell patterns of files and folders that are never looked at, matched against the name alone, capital letters or not."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._matches = re.compile("|".join(map(translate, patterns)), re.IGNORECASE).match if patterns else None
+
+    def ignores(self, path: str) -> bool:
+        """Tell whether the file, or a folder of its path, is one of those."""
+        return self._matches is not None and any(self._matches(part) for part in path.split("/"))
+
+
+class Unreadable:
+    """Folders in which something could not be looked at. The log tells of each once, for as long as it lasts."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._seen: set[str] = set()
+
+    def note(self, folder: str, fault: OSError) -> None:
+        """Note a fault in a folder."""
+        if folder not in self._told and len(self._told) < _MAX_TOLD_FOLDERS:
+            code = errno.errorcode.get(fault.errno or 0, "unknown")
+            _log.warning("not_readable errno=%s depth=%d advice='may the agent list this folder? it looks again'", code, folder.count("/"))
+            self._told.add(folder)
+        if len(self._seen) < _MAX_TOLD_FOLDERS:
+            self._seen.add(folder)
+
+    def end_pass(self) -> None:
+        """Forget what was no trouble any more in a pass over everything."""
+        self._told, self._seen = self._seen, set()
+
+
+def scan_folder(inbox: Path, rule: IgnoreRule, below: str = "", unreadable: Unreadable | None = None) -> Iterator[Seen]:
+    """List the files and symbolic links below a folder, with their stamps.
+
+    Parameters
+    ----------
+    inbox : Path
+        The watched folder.
+    rule : IgnoreRule
+        What to leave out.
+    below : str
+        A sub-folder, relative to the inbox.
+    unreadable : Unreadable, optional
+        Takes note of what could not be looked at.
+
+    Yields
+    ------
+    tuple of str and Stamp
+        Path relative to the inbox. Folders are descended into, whatever they are called; links are not followed; pipes, sockets and
+        devices are left out. What vanishes meanwhile is left out too, and so is what can not be looked at now.
+
+    Raises
+    ------
+    SourceGoneError
+        If the inbox itself can not be listed.
+    """
+    unreadable = Unreadable() if unreadable is None else unreadable
+    folders = [below]
+    while folders:
+        folder = folders.pop()
+        try:
+            with scandir(inbox / folder) as entries:
+                for entry in entries:
+                    if rule.ignores(entry.name):
+                        continue
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(path)
+                        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                            yield path, Stamp.of_stat(entry.stat(follow_symlinks=False))
+                    except OSError as fault:
+                        if fault.errno not in _GONE:
+                            unreadable.note(folder, fault)
+        except OSError as fault:
+            if not folder:
+                raise source_gone(inbox, fault.strerror or str(fault)) from fault
+            if fault.errno not in _GONE:
+                unreadable.note(folder, fault)
+
+
+class _Ranked(NamedTuple):
+    rank: int
+    path: str
+    stamp: Stamp
+
+
+class Listing:
+    """One pass over the inbox, or over parts of it.
+
+    However many files there are, memory holds at most twice as many as are wanted.
+
+    Parameters
+    ----------
+    inbox : Path
+        The watched folder.
+    rule : IgnoreRule
+        What to leave out.
+    order : {"newest", "oldest"}
+        Which files come first.
+    limit : int
+        How many are wanted.
+    folders : iterable of str
+        What to list, relative to the inbox; "" is all of it.
+    unreadable : Unreadable, optional
+        Takes note of what could not be looked at.
+
+    Attributes
+    ----------
+    is_full : bool
+        Whether all of the inbox is listed.
+    left_out : int
+        Files that nobody has a record of, as far as known, and that came after the wanted ones: a later pass finds them.
+    """
+
+    def __init__(
+        self, inbox: Path, rule: IgnoreRule, order: Order, limit: int, folders: Iterable[str] = ("",), unreadable: Unreadable | None = None
+    ) -> None:
+        self._inbox = inbox
+        self._unreadable = Unreadable() if unreadable is None else unreadable
+        self._rule = rule
+        self._order: Order = order
+        self._limit = limit
+        self._folders = list(folders)
+        self.is_full = "" in self._folders
+        self._files: Iterator[Seen] = iter(())
+        self._found: list[_Ranked] = []
+        self._last_rank: int | None = None
+        self.left_out = 0
+        self.started_s = time.monotonic()
+
+    @property
+    def kept(self) -> int:
+        """How many files it holds now."""
+        return len(self._found)
+
+    def add(self, folder: str) -> None:
+        """List a folder too."""
+        if folder not in self._folders:
+            self._folders.append(folder)
+
+    def go_on(self, leave_out: Container[str], unknown: Callable[[list[Seen]], list[Seen]]) -> bool:
+        """List a few files more.
+
+        Parameters
+        ----------
+        leave_out : container of str
+            Paths that are not wanted.
+        unknown : callable
+            Given a batch of files, returns those that have no record yet.
+
+        Returns
+        -------
+        bool
+            False once everything has been listed.
+
+        Raises
+        ------
+        SourceGoneError
+            If the inbox can not be listed.
+        """
+        until_s = time.monotonic() + _SLICE_S
+        batch: list[Seen] = []
+        looks = 0
+        while (seen := self._next()) is not None:
+            looks += 1
+            if seen[0] not in leave_out:
+                if self._last_rank is not None and seen[1].rank(self._order) > self._last_rank:
+                    self.left_out += 1
+                else:
+                    batch.append(seen)
+            if len(batch) == BATCH_FILES or (looks % _LOOKS_PER_TIME_CHECK == 0 and time.monotonic() > until_s):
+                break
+        if batch:
+            self._found.extend(_Ranked(stamp.rank(self._order), path, stamp) for path, stamp in unknown(batch))
+        if len(self._found) >= 2 * self._limit:
+            self._drop_last()
+        return seen is not None
+
+    def take_found(self) -> list[Seen]:
+        """Hand over the files found so far, as many as are wanted, and forget them."""
+        self._drop_last()
+        found, self._found = self._found, []
+        return [(each.path, each.stamp) for each in found]
+
+    def _next(self) -> Seen | None:
+        while (seen := next(self._files, None)) is None:
+            if not self._folders:
+                return None
+            self._files = scan_folder(self._inbox, self._rule, self._folders.pop(), self._unreadable)
+        return seen
+
+    def _drop_last(self) -> None:
+        """Keep the wanted number of files. What is behind the last of them need not even be asked for: the next pass comes anyway."""
+        self._found.sort()
+        if len(self._found) > self._limit:
+            self.left_out += len(self._found) - self._limit
+            del self._found[self._limit :]
+            self._last_rank = self._found[-1].rank
