@@ -108,6 +108,11 @@ class Reader:
         with sqlite_faults(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
+    def quick_check(self) -> str:
+        """Look through the structure of the whole file; give the first damage that SQLite finds, "" where there is none."""
+        found = str(self.rows("PRAGMA quick_check(1)")[0][0])
+        return "" if found == "ok" else found
+
     def first_of(self, sha256: str, model_digest: str) -> Record | None:
         """Find the first record of the same bytes that this same model classified; None where there is none.
 
