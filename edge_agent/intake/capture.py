@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SourceKind = Literal["device", "url", "file"]
 
@@ -158,6 +158,8 @@ class FrameReader(threading.Thread):
         self._hand_over(end)
 
     def _read(self, capture: Capture, position_property: int, rate_property: int) -> str:
+        import numpy as np  # here, so that a source's name can be looked at where NumPy is broken or missing
+
         next_look_s = at_s = float("-inf")
         while not self._abandoned.is_set():
             if not capture.grab():
