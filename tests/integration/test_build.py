@@ -67,13 +67,13 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "model_build", *map(str, arguments)]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=110, check=False)
+def run(*arguments: object, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 @pytest.fixture(scope="module")
 def built(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder: killed by SIGKILL after the first epoch, then resumed to its end."""
+    """A run folder: killed by SIGKILL after the first epoch, resumed, killed again while it converts to int8, then resumed to its end."""
     folder = tmp_path_factory.mktemp("run")
     config, out = folder / "tiny.toml", folder / "out"
     config.write_text(CONFIG)
@@ -89,10 +89,47 @@ def built(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     again = run("train", config, "--data", films, "--out", out)
     assert again.returncode == 10
     assert "--resume" in again.stderr
+    with subprocess.Popen(command("train", config, "--data", films, "--out", out, "--resume"), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("int8 conversion" in line for line in process.stderr)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / "bundle").exists()
     done = run("train", config, "--data", films, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert "held-out patients, int8: AUC" in done.stdout
     return out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_disk_that_fills_while_training(films: Path, tmp_path: Path) -> None:
+    """
+    1. The run folder is on a disk too small for the checkpoint, then on one too small for what follows it.
+    2. Somebody makes room.
+    Result: each time exit code 41, a message that names the file, and no bundle; with room, --resume finishes.
+    """
+    disk, config = tmp_path / "disk", tmp_path / "tiny.toml"
+    disk.mkdir()
+    config.write_text(CONFIG)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        out = disk / "out"
+        for size in ("256k", "1m"):
+            subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+            resume = ["--resume"] if (out / "config.toml").exists() else []
+            full = run("train", config, "--data", films, "--out", out, *resume, timeout_s=300)
+            assert full.returncode == 41, full.stderr
+            assert "no space left" in full.stderr
+            assert str(out) in full.stderr
+            assert not (out / "bundle").exists()
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        done = run("train", config, "--data", films, "--out", out, "--resume", timeout_s=300)
+        assert done.returncode == 0, done.stderr
+        assert (out / "bundle" / "manifest.json").is_file()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_the_bundle_runs(built: Path, films: Path) -> None:
