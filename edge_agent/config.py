@@ -131,7 +131,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """
 
     bundle: Path | None = None
-    allow_unsigned: bool = True
+    allow_unsigned: bool = False
     trusted_keys: Path | None = None
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
 
@@ -220,7 +220,8 @@ def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | No
     path : Path or None
         The TOML file; None is all defaults. Relative paths in it are relative to its folder.
     home, inbox, bundle : Path or None
-        From the command line, relative to the current folder; each wins over the file. Without a home here and in the file,
+        From the command line, relative to the current folder; each wins over the file, and a bundle named here may be unsigned.
+        Without a home here and in the file,
         the environment variable ``EDGE_AGENT_HOME`` gives it (a service unit sets that; the file of the box has the last word),
         else it is ``edge-agent-home`` in the current folder.
 
@@ -248,7 +249,10 @@ def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | No
         checked,
         home=checked.home if home is None else _absolute(home, Path.cwd()),
         intake=checked.intake if inbox is None else msgspec.structs.replace(checked.intake, inbox=_absolute(inbox, Path.cwd())),
-        model=checked.model if bundle is None else msgspec.structs.replace(checked.model, bundle=_absolute(bundle, Path.cwd())),
+        # Whoever names a bundle on the command line vouches for it, as with one that was built a minute ago.
+        model=checked.model
+        if bundle is None
+        else msgspec.structs.replace(checked.model, bundle=_absolute(bundle, Path.cwd()), allow_unsigned=True),
     )
     _check_relations(config, problems)
     if problems:

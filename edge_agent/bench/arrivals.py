@@ -77,7 +77,8 @@ class RunningAgent:
     def __enter__(self) -> Self:
         self.inbox.mkdir(parents=True)
         config = self.home.with_name("bench.toml")
-        write_config(config, {"home": str(self.home), "model.bundle": str(self._bundle.absolute())} | self._settings)
+        bundle: dict[str, float | str] = {"model.bundle": str(self._bundle.absolute()), "model.allow_unsigned": True}
+        write_config(config, {"home": str(self.home)} | bundle | self._settings)
         command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)  # noqa: S603

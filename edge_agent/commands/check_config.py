@@ -97,9 +97,11 @@ def _camera_problems(config: Config) -> list[str]:
 
 def _check_model(config: Config) -> str:
     """Load the bundle and run its golden vectors, as the agent would; gives its name for people."""
-    from edge_agent.inference.bundle import default_bundle_path, load_bundle
+    from edge_agent.inference.bundle import load_bundle
     from edge_agent.inference.classifier import Classifier
+    from edge_agent.inference.installed import bundle_for
 
-    bundle = load_bundle(config.model.bundle or default_bundle_path(), allow_unsigned=config.model.allow_unsigned)
+    choice = bundle_for(config)
+    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
     identity = Classifier(bundle).identity
-    return f"{identity.name} {identity.version}, for {bundle.manifest.population} ({bundle.directory})"
+    return f"{identity.name} {identity.version}, for {bundle.manifest.population} ({bundle.directory}; {bundle.origin})"

@@ -123,6 +123,13 @@ class Bundle:
         return _is_shipped(self.directory)
 
     @property
+    def origin(self) -> str:
+        """Where it comes from, as far as this box can tell; for people."""
+        if self.signed_by is not None:
+            return f"signed by the key {self.signed_by}"
+        return "came with the program" if self.is_shipped else "not signed by a key that is trusted here"
+
+    @property
     def identity(self) -> ModelIdentity:
         """Name, version and digest, as they stand in every record."""
         return ModelIdentity(self.manifest.name, self.manifest.version, self.digest)

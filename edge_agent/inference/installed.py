@@ -8,6 +8,7 @@ the old model runs or the new one.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from edge_agent.intake.placing import replacing, storage_error
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
+    from edge_agent.inference.bundle import Bundle
+
+_log = logging.getLogger(__name__)
 
 POINTER_NAME = "active.json"
 POINTER_FORMAT = 1
@@ -126,6 +130,23 @@ def bundle_for(config: Config) -> BundleChoice:
     from edge_agent.inference.bundle import default_bundle_path
 
     return BundleChoice(default_bundle_path(), True, keys)
+
+
+def load_configured_bundle(config: Config) -> Bundle:
+    """Load and verify the bundle that :func:`bundle_for` chooses; one whose origin is not known leaves a line in the log.
+
+    Raises
+    ------
+    ModelError, StorageError
+        As :func:`bundle_for` and :func:`edge_agent.inference.bundle.load_bundle`.
+    """
+    from edge_agent.inference.bundle import load_bundle
+
+    choice = bundle_for(config)
+    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
+    if bundle.signed_by is None and not bundle.is_shipped:
+        _log.warning("model_of_unknown_origin bundle=%s reason=%r", bundle.directory, bundle.origin)
+    return bundle
 
 
 class ModelStore:

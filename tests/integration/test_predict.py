@@ -248,7 +248,7 @@ def test_what_is_printed_holds_every_key_also_with_odd_names(tmp_path: Path) -> 
     table: dict[str, Any] = tomllib.loads(config_toml(config))
     assert table["home"] == str(config.home)
     assert table["intake"]["inbox"] == str(tmp_path / "in")
-    assert table["model"] == {"bundle": str(tmp_path / "b"), "allow_unsigned": True, "threads": 0}
+    assert table["model"] == {"bundle": str(tmp_path / "b"), "allow_unsigned": True, "threads": 0}  # named by a person
 
 
 def test_check_config_tells_all_errors_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,9 @@ def test_every_error_is_told_at_once_with_its_key_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_section_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    assert _errors(tmp_path, "[web]\nport = 1") == ["web: unknown key; known here: home, intake, camera, imaging, model, storage, retention, log"]
+    assert _errors(tmp_path, "[web]\nport = 1") == [
+        "web: unknown key; known here: home, intake, camera, imaging, model, storage, retention, log"
+    ]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -141,6 +143,18 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path, monkeypatch: pytest
     config = load_config(file, inbox=Path("b"), bundle=Path("c"))
     assert (config.inbox, config.intake.on_done) == (tmp_path / "b", "keep")
     assert (config.model.bundle, config.model.threads) == (tmp_path / "c", 1)
+
+
+def test_only_a_bundle_that_a_person_names_may_be_unsigned(tmp_path: Path) -> None:
+    file = _write(tmp_path, '[model]\nbundle = "a"')
+    assert not load_config(None).model.allow_unsigned
+    assert not load_config(file).model.allow_unsigned
+    assert load_config(file, bundle=Path("c")).model.allow_unsigned
+
+
+def test_trusted_keys_are_in_the_home_unless_named(tmp_path: Path) -> None:
+    assert load_config(None, home=tmp_path / "box").trusted_keys == tmp_path / "box" / "keys"
+    assert load_config(_write(tmp_path, '[model]\ntrusted_keys = "etc/keys"')).trusted_keys == tmp_path / "etc" / "keys"
 
 
 @pytest.mark.parametrize("inbox", ["home", ".", "home/done", "home/results/deep", "home/link"])
