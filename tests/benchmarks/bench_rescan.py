@@ -65,7 +65,7 @@ def known_files(inbox: Path, count: int, model: ModelIdentity) -> list[tuple[Rec
 def seconds_of_a_run(scratch: Path, home: Path, model: Path) -> float:
     config = scratch / f"{home.name}.toml"
     chosen: dict[str, float | str] = {"model.bundle": str(model), "model.allow_unsigned": True}
-    write_config(config, {"home": str(home), "intake.on_done": "keep", "intake.settle_time_s": 0} | chosen)
+    write_config(config, chosen | {"home": str(home), "intake.on_done": "keep", "intake.settle_time_s": 0})
     command = [sys.executable, "-m", "edge_agent.cli", "run", "--once", "--config", str(config)]
     started_s = time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

@@ -49,7 +49,7 @@ def run_agent(files: Path | None, bundle: Path, scratch: Path) -> float:
     count = len(list(inbox.iterdir()))
     config = scratch / "agent.toml"
     model: dict[str, float | str] = {"model.bundle": str(bundle.absolute()), "model.allow_unsigned": True}
-    write_config(config, {"home": str(home), "intake.settle_time_s": 0} | model)
+    write_config(config, model | {"home": str(home), "intake.settle_time_s": 0})
     started_s = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "edge_agent.cli", "run", "--once", "--config", str(config)], check=True, stderr=subprocess.DEVNULL
