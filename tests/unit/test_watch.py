@@ -1,0 +1,220 @@
+"""Native events: that none is lost or late, and that however many come, few wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agents import wait_until
+from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
+
+from edge_agent.intake import watch as watch_module
+from edge_agent.intake.watch import FolderWatch, Told
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    return inbox
+
+
+@pytest.fixture
+def watched(inbox: Path) -> Iterator[tuple[Path, list[str | None]]]:
+    told: list[str | None] = []
+    watch = FolderWatch(inbox, told.append)
+    yield inbox, told
+    watch.stop()
+
+
+class TestWatch:
+    def test_created_moved_in_written_and_new_folders_are_told(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+        inbox, told = watched
+        (tmp_path / "outside").write_text("x")
+        (inbox / "a").write_text("x")
+        (tmp_path / "outside").rename(inbox / "b")
+        (inbox / "sub").mkdir()
+        wait_until(lambda: {"a", "b", "sub"} <= set(told))
+        (inbox / "sub" / "c\n\N{LUNGS}").write_text("x")
+        wait_until(lambda: "sub/c\n\N{LUNGS}" in told)
+        told.clear()
+        with (inbox / "a").open("a") as file:
+            file.write("more")
+        wait_until(lambda: "a" in told)
+
+    def test_a_whole_folder_moved_in_is_told_and_watched(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+        inbox, told = watched
+        (tmp_path / "new" / "deep").mkdir(parents=True)
+        (tmp_path / "new").rename(inbox / "new")
+        wait_until(lambda: "new" in told)
+        (inbox / "new" / "deep" / "a").write_text("x")
+        wait_until(lambda: "new/deep/a" in told)
+
+    def test_a_folder_renamed_inside_is_watched_under_its_new_name(self, watched: tuple[Path, list[str | None]]) -> None:
+        inbox, told = watched
+        (inbox / "old").mkdir()
+        wait_until(lambda: "old" in told)
+        (inbox / "old").rename(inbox / "new")
+        wait_until(lambda: "new" in told)
+        (inbox / "new" / "a").write_text("x")
+        wait_until(lambda: "new/a" in told)
+
+    def test_files_that_leave_hold_nothing_up(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+        """
+        1. A finished image is moved out of the inbox, as after every record.
+        2. The next one arrives at once.
+        Result: it is told at once. Left to itself, watchdog would tell of it half a second later.
+        """
+        inbox, told = watched
+        (inbox / "a").write_text("x")
+        wait_until(lambda: "a" in told)
+        (inbox / "a").rename(tmp_path / "done")
+        (inbox / "b").write_text("x")
+        arrived_s = time.monotonic()
+        wait_until(lambda: "b" in told)
+        assert time.monotonic() - arrived_s < 0.4
+
+    def test_reading_is_not_told(self, watched: tuple[Path, list[str | None]]) -> None:
+        inbox, told = watched
+        (inbox / "a").write_text("x")
+        wait_until(lambda: told.count("a") == 2)  # created, closed
+        (inbox / "a").read_text()
+        (inbox / "b").write_text("x")
+        wait_until(lambda: told.count("b") == 2)
+        assert told.count("a") == 2
+
+    def test_lost_events_are_told(self, watched: tuple[Path, list[str | None]]) -> None:
+        _, told = watched
+        logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
+        assert told == [None]
+
+    def test_a_real_overflow_is_told(self, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        1. The thread that reads the kernel's events is held up.
+        2. More happens than the kernel's queue holds.
+        Result: the watch says that events were lost, and goes on: what happens afterwards is told, in old and in new folders.
+        """
+        limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+        if limit > 20_000:
+            pytest.skip(f"the kernel's queue holds {limit} events: too many to fill in a test")
+        told: list[str | None] = []
+        held = threading.Event()
+        handle = InotifyFD.handle_event
+
+        def slow(self: InotifyFD, event: InotifyEvent) -> None:
+            held.wait(20)
+            handle(self, event)
+
+        (inbox / "old").mkdir()
+        monkeypatch.setattr(InotifyFD, "handle_event", slow)
+        watch = FolderWatch(inbox, told.append)
+        try:
+            path = inbox / "a"
+            for _ in range(limit * 3 // 4):  # create and close: different events, so the kernel joins none
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+                path.unlink()
+            (inbox / "new").mkdir()
+            held.set()
+            wait_until(lambda: None in told, 30)
+            for name in ("old/x", "new/y"):
+                (inbox / name).touch()
+                wait_until(lambda name=name: name in told)
+            assert watch.is_complete
+        finally:
+            held.set()
+            watch.stop()
+
+    def test_nothing_is_left_when_it_is_stopped(self, inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """An error that watchdog logs while it is stopped would be the last line that a technician sees."""
+        threads, files = threading.active_count(), open_files()
+        for number in range(20):
+            watch = FolderWatch(inbox, lambda _path: None)
+            (inbox / f"{number}").touch()
+            watch.stop()
+            (inbox / f"{number}").unlink()
+        assert threading.active_count() == threads
+        assert open_files() == files
+        assert caplog.text == ""
+
+    def test_a_folder_that_can_not_be_watched_is_an_error_and_leaves_nothing(self, inbox: Path) -> None:
+        threads, files = threading.active_count(), open_files()
+        with pytest.raises(OSError, match="No such file"):
+            FolderWatch(inbox / "absent", lambda _path: None)
+        assert threading.active_count() == threads
+        assert open_files() == files
+
+    def test_a_watch_that_died_is_known(self, inbox: Path) -> None:
+        watch = FolderWatch(inbox, lambda _path: None)
+        assert watch.is_complete
+        watch._inotify.stop()
+        watch._inotify.join()
+        assert not watch.is_complete
+        watch.stop()
+
+
+class TestTold:
+    def test_a_path_is_told_once_until_it_was_looked_at(self) -> None:
+        said: list[str | None] = []
+        told = Told(said.append)
+        for path in ("a", "b", "a", "a"):
+            told.tell(path)
+        assert said == ["a", "b"]
+        told.looked_at("a")
+        told.tell("a")
+        assert said == ["a", "b", "a"]
+
+    def test_more_than_a_few_are_left_to_a_scan(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(watch_module, "MAX_TOLD_PATHS", 3)
+        said: list[str | None] = []
+        told = Told(said.append)
+        for number in range(100):
+            told.tell(str(number))
+        assert said == ["0", "1", "2", None]
+        for path in said[:3]:
+            told.looked_at(str(path))
+        told.tell("before the scan")
+        assert len(said) == 4, "the scan will find it"
+        told.scanned()
+        told.tell("after it")
+        assert said[4:] == ["after it"]
+
+    def test_a_loss_is_told_once(self) -> None:
+        said: list[str | None] = []
+        told = Told(said.append)
+        for _ in range(3):
+            told.tell(None)
+        told.scanned()
+        told.tell(None)
+        assert said == [None, None]
+
+    def test_a_burst_of_events_is_small(self, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        1. Another program drops 4,000 files as fast as it can, while nobody looks at what is told.
+        Result: what waits to be looked at is bounded, and so is memory.
+        """
+        monkeypatch.setattr(watch_module, "MAX_TOLD_PATHS", 1000)
+        told = Told(lambda _path: None)
+        watch = FolderWatch(inbox, told.tell)
+        try:
+            tracemalloc.start()
+            burst = "import os\nfor n in range(4000): os.close(os.open(str(n), os.O_WRONLY | os.O_CREAT))"
+            subprocess.run([sys.executable, "-c", burst], cwd=inbox, check=True)
+            wait_until(lambda: len(told) >= watch_module.MAX_TOLD_PATHS, 30)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            watch.stop()
+        assert len(told) == 1000
+        assert peak_bytes < 3_000_000, "4,000 files are 8,000 events, of 500 bytes each where they wait in a queue"
