@@ -20,6 +20,7 @@ COMMAND_MODULES = MappingProxyType(
         "export": "edge_agent.commands.export",
         "status": "edge_agent.commands.status",
         "check-config": "edge_agent.commands.check_config",
+        "doctor": "edge_agent.commands.doctor",
         "bench": "edge_agent.commands.bench",
     }
 )

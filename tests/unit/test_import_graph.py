@@ -14,7 +14,7 @@ ROOMS = ("intake", "imaging", "inference", "store", "surfaces")
 """In the order in which data flows: a room knows itself and the rooms before it."""
 
 LEAVES = ("errors", "records", "config")
-WIRING = ("agent", "session", "suspects", "worker", "cli", "__main__", "commands", "bench")
+WIRING = ("agent", "session", "suspects", "worker", "cli", "__main__", "commands", "bench", "doctor")
 """Only these know every room."""
 
 TRAINING_MAY_USE = ("errors", "records", "imaging", "inference")

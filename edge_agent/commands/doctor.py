@@ -1,0 +1,73 @@
+"""``edge-agent doctor``: is everything here as the agent needs it, and if not, what to do?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from edge_agent.doctor.finding import AREAS, Area
+
+if TYPE_CHECKING:
+    from edge_agent.doctor.examine import Subject
+    from edge_agent.doctor.finding import Finding
+
+BOX_CONFIG = Path("/etc/edge-agent/edge-agent.toml")
+"""Where scripts/install puts it."""
+
+
+@click.command(name="doctor")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
+@click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="For people or programs.")
+@click.option("--area", "areas", multiple=True, type=click.Choice(AREAS), help="Look at this only; may be repeated. [default: everything]")
+def command(config_path: Path | None, home: Path | None, form: Literal["table", "json"], areas: tuple[Area, ...]) -> int:
+    """Look at everything that the agent depends on, and say what to do. Changes nothing, and needs no network.
+
+    Without --config and --home it looks at the agent that is installed on this box. As root it looks with the rights of the agent's user.
+    The exit code is 1 where there is a problem, 0 where there are none or only warnings.
+    """
+    from edge_agent.doctor.examine import examine
+    from edge_agent.doctor.finding import worst
+    from edge_agent.doctor.table import print_findings
+
+    subject = _subject(config_path, home)
+    findings = examine(subject, areas or AREAS)
+    if form == "json":
+        _print_json(subject, findings)
+    else:
+        print_findings(findings, sys.stdout)
+    return 1 if worst(findings) == "problem" else 0
+
+
+def _subject(config_path: Path | None, home: Path | None) -> Subject:
+    """Find the agent that is meant, and go on with the rights of its user."""
+    from edge_agent.config import load_config
+    from edge_agent.doctor.access import become_agent
+    from edge_agent.doctor.examine import Subject
+    from edge_agent.errors import ConfigError
+
+    if config_path is None and home is None and os.access(BOX_CONFIG, os.F_OK):
+        config_path = BOX_CONFIG
+    fault = ""
+    try:
+        config = load_config(config_path, home=home)
+    except ConfigError as refused:
+        config, fault = load_config(None, home=home), str(refused)
+    user = become_agent(config.home)
+    if config_path is not None and not fault and not os.access(config_path, os.R_OK, effective_ids=True):
+        fault = f"{config_path} can not be read by {user.name}, as whom the agent runs:  sudo chown {user.name} {config_path}"
+    return Subject(config=config, config_path=config_path, config_fault=fault, user=user)
+
+
+def _print_json(subject: Subject, findings: list[Finding]) -> None:
+    import msgspec
+
+    from edge_agent.doctor.finding import worst
+    from edge_agent.intake.placing import printable_path
+
+    report = {"verdict": worst(findings), "home": printable_path(str(subject.config.home)), "user": subject.user.name, "findings": findings}
+    click.echo(msgspec.json.encode(report).decode())
