@@ -476,6 +476,7 @@ class Session:
         self._intake.check_root()
         self._check_camera()
         self._tell()
+        self._ledger.retain(self._config.retention, quiet=self._intake.is_quiet)
         if self._ending is None and self._host.wants_reload(asked=False):
             self._ending = "reload"
         stuck = [worker for worker in self._workers if worker.busy_since_s is not None and now_s - worker.busy_since_s > STUCK_S]

@@ -18,7 +18,7 @@ from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_un
 from edge_agent import agent as agent_module
 from edge_agent import session as session_module
 from edge_agent.agent import Agent
-from edge_agent.config import Config
+from edge_agent.config import Config, StorageConfig
 from edge_agent.errors import ConfigError, InferenceError, ModelError
 from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
@@ -293,7 +293,8 @@ class TestSpace:
         """
         free = [10**9]
         monkeypatch.setattr(session_module, "free_space", lambda _home: free[0])
-        with running(Agent(home.config, load=home.load)):
+        config = msgspec.structs.replace(home.config, storage=StorageConfig(min_free_bytes=2 * 10**8))
+        with running(Agent(config, load=home.load)):
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
             free[0] = 10**8
