@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.intake.placing import fit_name, make_folder, names_for, replacing, storage_error, sync_file_system, sync_folder
+from edge_agent.intake.placing import fit_name, is_free, make_folder, names_for, replacing, storage_error, sync_file_system, sync_folder
 from edge_agent.intake.reading import open_folder
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival, Record
@@ -51,7 +51,7 @@ class Disposal:
         """Wait until the disk has the images that are about to be recorded.
 
         Few programs that drop an image wait for the disk, which may take half a minute. If the power failed in between, the record would
-        be there and its image an empty file. One call for all of them costs two writes of the cache, as a fsync of each would for each.
+        be there and its image an empty file. One call for a group of images empties the disk's cache once; a fsync of each does for each.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class Disposal:
             if note is None:
                 break
             beside = folder / fit_name(name, NOTE_SUFFIX)
-            if not os.path.lexists(beside):
+            if is_free(beside):
                 with replacing(beside) as file:
                     file.write(note.encode())
                 break

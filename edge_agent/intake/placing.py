@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,6 +84,15 @@ def names_for(name: str, record_id: int, suffix: str = "") -> Iterator[str]:
     yield fit_name(name, suffix, f"-{record_id}")
     for count in range(1, 1_000_000):
         yield fit_name(name, suffix, f"-{record_id}-{count}")
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether nothing is there, or the empty file that a power cut makes of one that was just written."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def make_folder(root: Path, parts: tuple[str, ...]) -> Path:

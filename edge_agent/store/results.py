@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +12,7 @@ from typing import IO
 
 import msgspec
 
-from edge_agent.intake.placing import make_folder, names_for, replacing, storage_error, sync_file_system
+from edge_agent.intake.placing import is_free, make_folder, names_for, replacing, storage_error, sync_file_system
 from edge_agent.records import Record
 from edge_agent.store.database import Reader
 from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
@@ -242,7 +241,7 @@ class ResultFiles:
         for name in names_for(path.name, record.id or 0, ".json"):
             target = folder / name
             # A name that came twice: the first image keeps NAME.json, the next one gets its record's number.
-            if _is_free(target) or sidecar_id(target) == record.id:
+            if is_free(target) or sidecar_id(target) == record.id:
                 with replacing(target) as file:
                     file.write(content)
                 return
@@ -250,15 +249,6 @@ class ResultFiles:
 
 def _day(record: Record) -> date:
     return record.finished_at.date()
-
-
-def _is_free(path: Path) -> bool:
-    """Nothing is there, or the empty file that a power cut makes of one that was just written."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return True
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def sidecar_id(path: Path) -> int | None:
