@@ -32,7 +32,7 @@ class OldRecord(NamedTuple):
 
 
 def keep_calendar(database: Database, wall_s: float, calendar: Calendar | None = None) -> Calendar:
-    """Look at the clock; a new day is written down, durably.
+    """Look at the clock; a new day is written down, durably. Look before records are entered: those that are there came before it.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def keep_calendar(database: Database, wall_s: float, calendar: Calendar | None =
     looked = calendar.look(wall_s)
     if looked.day > calendar.day:
         with database.transaction() as cursor:
-            _begin_day(cursor, looked, newest_id(database))
+            _begin_day(cursor, looked, calendar.day + 1, newest_id(database))
     return looked
 
 
@@ -58,18 +58,19 @@ def _calendar_of_records(database: Database, wall_s: float) -> Calendar:
     hours = database.rows("SELECT substr(finished_at, 1, 13) || ':00:00Z', max(id) FROM record GROUP BY 1 ORDER BY min(id)")
     calendar = Calendar.begin(datetime.fromisoformat(hours[0][0]).timestamp() if hours else wall_s)
     with database.transaction() as cursor:
-        _begin_day(cursor, calendar, 0)
+        _begin_day(cursor, calendar, calendar.day, 0)
         last_id = 0
         for hour, hour_id in hours:
             before, calendar = calendar, calendar.look(datetime.fromisoformat(hour).timestamp())
             if calendar.day > before.day:
-                _begin_day(cursor, calendar, last_id)
+                _begin_day(cursor, calendar, before.day + 1, last_id)
             last_id = max(last_id, hour_id)
     return calendar
 
 
-def _begin_day(cursor: sqlite3.Cursor, calendar: Calendar, last_id: int) -> None:
-    cursor.execute("INSERT OR IGNORE INTO day VALUES (?, ?)", (calendar.day, last_id))
+def _begin_day(cursor: sqlite3.Cursor, calendar: Calendar, number: int, last_id: int) -> None:
+    """Write the first day that no look has seen yet: what is there came before it, also where more days have passed since."""
+    cursor.execute("INSERT OR IGNORE INTO day VALUES (?, ?)", (number, last_id))
     cursor.execute(
         "INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         (CALENDAR_NOTE, msgspec.json.encode(calendar).decode()),

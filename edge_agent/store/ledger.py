@@ -30,6 +30,7 @@ from edge_agent.records import Arrival, Record
 from edge_agent.store.attempts import Attempt
 from edge_agent.store.database import Database, Settlement
 from edge_agent.store.events import Event
+from edge_agent.store.expiry import keep_calendar
 from edge_agent.store.results import Mark, ResultFiles
 from edge_agent.store.retention import Retention, read_trimmed
 
@@ -84,6 +85,7 @@ class Ledger:
         StorageError
             If the home folder can not be written.
         """
+        keep_calendar(self._database, time.time())
         waiting = self._database.undisposed()
         for record, arrival in waiting:
             outcome = self._disposal.dispose(record, arrival, resume=True)

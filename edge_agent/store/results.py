@@ -204,17 +204,18 @@ class ResultFiles:
 
     def _reaches(self, mark: Mark) -> bool:
         """Whether the line of the mark's record ends where the mark says."""
+        length = min(mark.jsonl_bytes, _LINE_MAX_BYTES)
         try:
             with self._jsonl.open("rb") as file:
-                file.seek(max(0, mark.jsonl_bytes - _LINE_MAX_BYTES))
-                before = file.read(min(mark.jsonl_bytes, _LINE_MAX_BYTES))
+                file.seek(mark.jsonl_bytes - length)
+                before = file.read(length)
         except OSError:
             return False
-        if mark.record_id == 0 or mark.jsonl_bytes == 0:
+        if mark.record_id == 0 or length == 0:
             return True
         *_, line, after = (b"", *before.split(b"\n"))
         with suppress(msgspec.DecodeError):
-            return not after and msgspec.json.decode(line, type=_Owner).id == mark.record_id
+            return len(before) == length and not after and msgspec.json.decode(line, type=_Owner).id == mark.record_id
         return False
 
     def _heal_chunk(self, records: list[Record], days: set[date]) -> int:
