@@ -138,7 +138,7 @@ class Disposal:
                 break
             beside = folder / fit_name(name, NOTE_SUFFIX)
             if is_free(beside):
-                with replacing(beside) as file:
+                with replacing(beside, durable=True) as file:  # nobody writes it again after a power cut
                     file.write(note.encode())
                 break
             if _is_text(beside, note):  # from a try that came half-way
