@@ -21,6 +21,7 @@ from edge_agent.config import Config, IntakeConfig, ModelConfig, StorageConfig
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
 from edge_agent.store.lock import lock_holder
+from edge_agent.surfaces.state import read_state
 
 SETTLE_S = 0.05
 MODEL = ModelIdentity("fake", "1", "d" * 64)
@@ -153,6 +154,12 @@ class AgentHome:
         """Wait until so many records are durable and their files disposed of."""
         wait_until(lambda: len(self.rows()) >= count, timeout_s)
         return self.rows()
+
+
+def doing(home: Path) -> tuple[str, str]:
+    """What the agent of a home folder says that it does, and the code of what it waits for; empty where it has said nothing yet."""
+    said = read_state(home / "state")
+    return (said.doing, said.code) if said else ("", "")
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 10) -> None:

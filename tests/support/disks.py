@@ -127,18 +127,33 @@ class LoopDisk:
         """
         before = b""
         while True:
-            digest = hashlib.blake2b()
-            with self.image.open("rb") as source, image.open("wb") as target:
-                while chunk := source.read(COPY_CHUNK_BYTES):
-                    digest.update(chunk)
-                    if chunk.count(0) == len(chunk):
-                        target.seek(len(chunk), os.SEEK_CUR)  # leave holes: most of a disk is empty
-                    else:
-                        target.write(chunk)
-                target.truncate(self.image.stat().st_size)
-            if digest.digest() == before:
+            digest = _copy(self.image, image)
+            if digest == before:
                 return LoopDisk(image, mount_point)
-            before = digest.digest()
+            before = digest
+
+
+def _copy(image: Path, target: Path) -> bytes:
+    """Copy the written parts of a file, leaving its holes; gives a digest of what was copied."""
+    digest, size = hashlib.blake2b(), image.stat().st_size
+    with image.open("rb", buffering=0) as source, target.open("wb", buffering=0) as copy:
+        copy.truncate(size)
+        end = 0
+        while True:
+            try:
+                start = os.lseek(source.fileno(), end, os.SEEK_DATA)
+            except OSError as fault:
+                if fault.errno != errno.ENXIO:
+                    raise
+                return digest.digest()  # only a hole is left
+            end = os.lseek(source.fileno(), start, os.SEEK_HOLE)
+            digest.update(f"{start} {end} ".encode())
+            source.seek(start)
+            copy.seek(start)
+            while (left := end - source.tell()) > 0:
+                chunk = source.read(min(left, COPY_CHUNK_BYTES))
+                digest.update(chunk)
+                copy.write(chunk)
 
 
 def fill(folder: Path, *, leave_kib: int = 0) -> Path:

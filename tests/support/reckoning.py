@@ -116,21 +116,29 @@ def _place_faults(place: Path, asked: list[Drop], others: list[Drop]) -> list[st
 
     Of the others (excused, overwritten, lost by the power cut in the middle) parts may stand there.
     """
-    there = Counter((_parent(path), sha256) for path, sha256 in image_files(place).items())
+    files = image_files(place)
+    there = Counter((_parent(path), sha256) for path, sha256 in files.items())
     least = Counter((_parent(drop.names[0]), drop.sha256) for drop in asked if not drop.overwritten)
     most = Counter((_parent(drop.names[0]), drop.sha256) for drop in [*asked, *others])
     parts_in = {_parent(drop.names[0]) for drop in others}
     faults = [f"{place.name}/{where} misses {count} of {least[where, sha256]} files" for (where, sha256), count in (least - there).items()]
     for (where, sha256), count in (there - most).items():
         if (where, sha256) in most or where not in parts_in:
-            faults.append(f"{place.name}/{where} holds {count} files too many")
+            faults.append(f"{place.name} holds {count} too many of {[path for path, each in files.items() if each == sha256]}")
     return faults
 
 
 def _leftovers(home: Path) -> list[str]:
     faults = [f"{path} was left behind" for path in home.rglob("*.tmp")] + [f"{path} is stuck" for path in home.glob("state/leaving/*")]
     rejected = home / "rejected"
-    return faults + [f"rejected/{path} has no note" for path in image_files(rejected) if not (rejected / f"{path}{NOTE_SUFFIX}").is_file()]
+    images = image_files(rejected)
+    faults += [f"rejected/{path} has no note" for path in images if not _has_text(rejected / f"{path}{NOTE_SUFFIX}")]
+    notes = (path.relative_to(rejected).as_posix().removesuffix(NOTE_SUFFIX) for path in rejected.rglob(f"*{NOTE_SUFFIX}"))
+    return faults + [f"rejected/{path} has a note, but is not there" for path in notes if path not in images]
+
+
+def _has_text(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _parent(path: str) -> str:

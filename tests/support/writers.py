@@ -120,9 +120,13 @@ class Writers:
             threading.Thread(target=self._work, args=(manner, number), name=f"writer {manner}") for number, manner in enumerate(manners)
         ]
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Let them begin."""
         for thread in self._threads:
             thread.start()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _fault: BaseException | None, _trace: TracebackType | None) -> None:
@@ -141,7 +145,8 @@ class Writers:
         if not abandon:
             self._may_write.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def pause(self) -> None:
         """Hold all writers where they are, perhaps in the middle of a file."""

@@ -8,12 +8,14 @@ import signal
 import sqlite3
 import threading
 import time
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from support.agent_process import run_agent, start_agent
+from support.agents import doing, wait_until
 from support.disks import LoopDisk, scratch
 from support.forking import ForkedProcess
 from support.real_agent import RealAgent, edge_agent
@@ -22,7 +24,7 @@ from support.writers import Writers
 
 SETTLE_S = 0.1
 RATE_HZ = 60.0
-DISK_MIB = 48
+DISK_MIB = 40
 MANNERS = ("renaming", "careful", "careful", "slow", "reopening", "duplicate", "same name", "no image")
 
 
@@ -65,6 +67,8 @@ class Witness:
 
     def stop(self) -> Seen:
         """Look a last time, at an agent that stands still; gives what was seen."""
+        if self._stopping.is_set():
+            return self.seen
         self._stopping.set()
         self._thread.join()
         self._look()
@@ -89,19 +93,88 @@ class Witness:
             self.seen.exported.update({line["id"]: (line["path"], line["sha256"]) for line in map(json.loads, lines)})
 
 
+class Box:
+    """A machine whose power fails: a home folder on one disk, and the inbox on the same or on a disk of its own."""
+
+    def __init__(self, folder: Path, disks: list[LoopDisk], *, is_real: bool, settings: dict[str, Any]) -> None:
+        self.home = disks[0].mount_point / "home"
+        self.inbox = disks[1].mount_point / "inbox" if len(disks) > 1 else self.home / "inbox"
+        self._folder = folder
+        self._disks = disks
+        self._is_real = is_real
+        self._settings = settings
+
+    @classmethod
+    def make(cls, folder: Path, count: int, *, is_real: bool, settings: dict[str, Any]) -> Box:
+        """Make one with empty disks."""
+        disks = [LoopDisk.make(folder / f"{number}-0.img", folder / f"{number}-0", DISK_MIB) for number in range(count)]
+        return cls(folder, disks, is_real=is_real, settings=settings)
+
+    @contextmanager
+    def powered(self, options: str = "") -> Iterator[None]:
+        """Have its disks mounted for the block; journals are replayed."""
+        with ExitStack() as at_exit:
+            for disk in self._disks:
+                at_exit.enter_context(disk.mounted(options))
+            self.home.mkdir(exist_ok=True)
+            self.inbox.mkdir(exist_ok=True)
+            yield
+
+    @contextmanager
+    def working(self) -> Iterator[ForkedProcess | RealAgent]:
+        """Run its agent for the block, from its first work on; it is killed in the end."""
+        options = () if len(self._disks) == 1 else ("--inbox", str(self.inbox))
+        process = (
+            RealAgent(self._folder, self.home, *options, settle_s=SETTLE_S)
+            if self._is_real
+            else start_agent(self.home, inbox=self.inbox, settle_time_s=SETTLE_S, classify_s=0.002, **self._settings)
+        )
+        with process:
+            try:
+                wait_until(lambda: process.poll() is not None or doing(self.home) == ("working", ""), 30)
+                yield process
+            finally:
+                process.kill()
+
+    def stand_still(self, process: ForkedProcess | RealAgent) -> None:
+        """Let the agent not do another thing."""
+        assert process.poll() is None, "the agent ended by itself"
+        process.send_signal(signal.SIGSTOP)
+
+    def cut(self) -> Box:
+        """Give the box that is left when its power fails now; everybody must stand still."""
+        disks = []
+        for disk in self._disks:
+            number, _, generation = disk.mount_point.name.partition("-")
+            name = f"{number}-{int(generation) + 1}"
+            disks.append(disk.cut(self._folder / f"{name}.img", self._folder / name))
+        return Box(self._folder, disks, is_real=self._is_real, settings=self._settings)
+
+    def finish(self) -> list[str]:
+        """Let its agent do all that is there; gives its fault."""
+        if self._is_real:
+            done = edge_agent("run", "--once", "--config", self._folder / "agent.toml", "--home", self.home, "--inbox", self.inbox)
+            code, said = done.returncode, done.stderr
+        else:
+            code, said = run_agent(self.home, once=True, inbox=self.inbox, settle_time_s=SETTLE_S)
+        return [f"the next agent ended with {code}: {said[-500:]}"] if code else []
+
+
 def cut_power(*, seed: int, cuts: int, longest_s: float = 2.0, real_every: int = 0, **settings: Any) -> PowerFigures:
-    """Cut the power of a working agent again and again, each time on a new disk, and look what is left.
+    """Cut the power of a working agent again and again, each time of a new box, and look what is left.
+
+    Some boxes have the inbox on a disk of its own. Some lose their power once more, early, while the next agent makes up for the first cut.
 
     Parameters
     ----------
     seed : int
         Of the moments, the bytes and the names.
     cuts : int
-        How many.
+        At least so many.
     longest_s : float
         An agent works for a random time up to this before the cut.
     real_every : int
-        Each so-many-th agent runs the model that ships; 0 is none.
+        Each so-many-th box runs the model that ships; 0 is none.
     **settings
         For ``support.agent_process``: how a control breaks the agent on purpose.
 
@@ -111,67 +184,51 @@ def cut_power(*, seed: int, cuts: int, longest_s: float = 2.0, real_every: int =
         If no loop device can be mounted.
     """
     figures, chance, began_s = PowerFigures(), random.Random(seed), time.monotonic()
-    for number in range(cuts):
-        is_real = real_every > 0 and number % real_every == real_every - 1
+    number = 0
+    while figures.cuts < cuts:
+        number += 1
+        is_real = real_every > 0 and number % real_every == 0
         with scratch() as folder:
-            _cut_once(folder, figures, chance, 1000 * seed + number, longest_s, is_real=is_real, settings=settings)
+            box = Box.make(folder, chance.choice((1, 1, 2)), is_real=is_real, settings=settings)
+            cuts_before = figures.cuts
+            _cut(box, figures, chance, 1000 * seed + number, longest_s)
+            figures.cuts_of_the_shipped_model += is_real * (figures.cuts - cuts_before)
     figures.seconds = round(time.monotonic() - began_s, 1)
     return figures
 
 
-def _cut_once(
-    folder: Path, figures: PowerFigures, chance: random.Random, seed: int, longest_s: float, *, is_real: bool, settings: dict[str, Any]
-) -> None:
-    disk = LoopDisk.make(folder / "disk.img", folder / "disk", DISK_MIB)
+def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, longest_s: float) -> None:
+    """Cut the power of one box while writers are at it, and perhaps again."""
+    writers = Writers(box.inbox, settle_s=SETTLE_S, rate_hz=RATE_HZ, seed=seed, manners=MANNERS)
     # Journal commits without a caller: seldom, so that most is lost, or often, so that names are there before their bytes are.
-    options = chance.choice(("", "", "commit=1"))
-    with ExitStack() as at_exit:
-        at_exit.enter_context(disk.mounted(options))
-        home = disk.mount_point / "home"
-        (home / "inbox").mkdir(parents=True)
-        process: ForkedProcess | RealAgent
-        if is_real:
-            process = at_exit.enter_context(RealAgent(folder, home, settle_s=SETTLE_S))
-            process.wait_until_started()
-        else:
-            process = at_exit.enter_context(start_agent(home, settle_time_s=SETTLE_S, classify_s=0.002, **settings))
-        at_exit.callback(process.kill)
-        writers = Writers(home / "inbox", settle_s=SETTLE_S, rate_hz=RATE_HZ, seed=seed, manners=MANNERS)
+    with box.powered(chance.choice(("", "", "commit=1"))), ExitStack() as at_exit:
+        process = at_exit.enter_context(box.working())
         at_exit.callback(writers.stop, abandon=True)
-        writers.__enter__()
-        witness = Witness(home)
-        time.sleep(chance.uniform(0.2, longest_s))
-        assert process.poll() is None, "the agent ended by itself"
-        process.send_signal(signal.SIGSTOP)
+        writers.start()
+        witness = Witness(box.home)
+        at_exit.callback(witness.stop)
+        time.sleep(chance.uniform(0.1, longest_s))
+        box.stand_still(process)
         writers.pause()
         seen = witness.stop()
-        after = disk.cut(folder / "after.img", folder / "after")
-        writers.stop(abandon=True)
-        process.kill()
-        process.wait()
+        box = box.cut()
     figures.cuts += 1
-    figures.cuts_of_the_shipped_model += is_real
+    while chance.random() < 0.3:
+        with box.powered(), box.working() as process:
+            time.sleep(chance.uniform(0, 0.3))
+            box.stand_still(process)
+            box = box.cut()
+        figures.cuts += 1
     figures.drops += writers.dropped
     figures.durable_drops += sum(drop.state == "durable" for drop in writers.book)
     figures.shown += len(seen.shown)
     figures.exported += len(seen.exported)
     figures.moved += len(seen.moved)
-    with after.mounted():
-        home = after.mount_point / "home"
-        figures.faults += [f"cut {seed}: {fault}" for fault in _go_on(folder, home, is_real=is_real)]
-        figures.faults += [f"cut {seed}: {fault}" for fault in _lost(home, seen)]
-        recorded = frozenset(seen.shown.values())
-        figures.faults += [f"cut {seed}: {fault}" for fault in faults_of(home, home / "inbox", writers.book, after_cut=recorded)]
-
-
-def _go_on(folder: Path, home: Path, *, is_real: bool) -> list[str]:
-    """Start an agent where the power has come back; it must do what is there."""
-    if is_real:
-        done = edge_agent("run", "--once", "--config", folder / "agent.toml", "--home", home)
-        code, said = done.returncode, done.stderr
-    else:
-        code, said = run_agent(home, once=True, settle_time_s=SETTLE_S)
-    return [f"the next agent ended with {code}: {said[-500:]}"] if code else []
+    with box.powered():
+        faults = box.finish()
+        faults += _lost(box.home, seen)
+        faults += faults_of(box.home, box.inbox, writers.book, after_cut=frozenset(seen.shown.values()))
+    figures.faults += [f"box {seed}: {fault}" for fault in faults]
 
 
 def _lost(home: Path, seen: Seen) -> list[str]:
