@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 import warnings
@@ -13,7 +12,7 @@ from pathlib import Path
 from watchdog.events import DirCreatedEvent, FileClosedEvent, FileCreatedEvent, FileSystemEvent
 from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
-from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyFD, Mask, WatchCallback, WatchDescriptor
+from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
 MAX_TOLD_PATHS = 10_000
 """More paths than this do not wait to be looked at: a scan finds them."""
@@ -62,16 +61,25 @@ class Told:
 
 
 class _Inotify(InotifyFD):
-    """The kernel's side, which says so when a sub-folder can not be watched: watchdog goes on without it and keeps quiet."""
+    """The kernel's side, which says what watchdog keeps quiet about: events that were lost, and sub-folders that can not be watched."""
 
-    refused = False
+    def __init__(self, report: Callable[[str | None], None]) -> None:
+        super().__init__()
+        self._report = report
+        self.has_refused = False
 
     def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
         try:
             return super().add_callback(path, mask, callback, id_)
         except OSError as fault:
-            self.refused = self.refused or fault.errno in (errno.ENOSPC, errno.ENOMEM)
+            self.has_refused = self.has_refused or fault.errno in (errno.ENOSPC, errno.ENOMEM)
             raise
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        super().handle_event(event)
+        if event.is_queue_overflow:
+            # Only now: watchdog has watched every folder anew, and what came before that is found by the scan that this leads to.
+            self._report(None)
 
 
 class _ArrivalEmitter(InotifyEmitter):
@@ -101,17 +109,6 @@ class _ArrivalEmitter(InotifyEmitter):
             self.build_and_queue_event(event, full_events=full_events)
 
 
-class _LossNotice(logging.Handler):
-    """watchdog says that events were lost in its log, and nowhere else."""
-
-    def __init__(self, report: Callable[[str | None], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._report(None)
-
-
 class FolderWatch:
     """Reports every path below a folder where a file was created, moved to, or closed after writing, and every new folder.
 
@@ -133,10 +130,8 @@ class FolderWatch:
         self._report = report
         # A folder renamed inside the inbox is, without the event of its leaving, watched again under its new name: that is meant.
         warnings.filterwarnings("ignore", r"Callback with id .* already exists", RuntimeWarning)
-        self._inotify = _Inotify()
+        self._inotify = _Inotify(report)
         self._emitter = _ArrivalEmitter(str(folder), self._inotify, self._tell)
-        self._notice = _LossNotice(report)
-        logging.getLogger("watchdog.observers").addHandler(self._notice)
         self._inotify.start()
         try:
             self._emitter.start()
@@ -147,7 +142,7 @@ class FolderWatch:
     @property
     def is_complete(self) -> bool:
         """Whether it still works, and the kernel let it watch every sub-folder."""
-        return self._inotify.is_alive() and self._emitter.is_alive() and not self._inotify.refused
+        return self._inotify.is_alive() and self._emitter.is_alive() and not self._inotify.has_refused
 
     def stop(self) -> None:
         """Stop reporting."""
@@ -161,6 +156,5 @@ class FolderWatch:
             self._report(path)
 
     def _stop_reading(self) -> None:
-        logging.getLogger("watchdog.observers").removeHandler(self._notice)
         self._inotify.stop()
         self._inotify.join()
