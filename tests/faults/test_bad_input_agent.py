@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.agent_process import run_agent, start_agent
+from support.agent_process import run_agent
 from support.agents import AgentHome, drop, image_bytes
 
 from edge_agent import cli

@@ -1,4 +1,4 @@
-"""Calls of the operating system and of SQLite that fail: each ends in the state that the taxonomy names, and is left when the cause ends."""
+"""Calls of the operating system and of SQLite that fail: each ends in the state of the taxonomy, which is left when the cause ends."""
 
 from __future__ import annotations
 

@@ -1,0 +1,28 @@
+"""What fault tests need of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.disks import LoopDisk, NoDisksError, scratch
+
+_PROBE_MIB = 16
+
+
+@pytest.fixture(scope="session")
+def disks() -> None:
+    """Skips where no loop device can be mounted: that takes root, mkfs.ext4, and a kernel that lets us."""
+    try:
+        with scratch() as folder, LoopDisk.make(folder / "probe.img", folder / "probe", _PROBE_MIB).mounted():
+            pass
+    except NoDisksError as fault:
+        pytest.skip(f"no disk can be mounted here: {fault}")
+
+
+@pytest.fixture
+def quick_folder() -> Iterator[Path]:
+    """An empty folder in memory, where no other program's writing is waited for."""
+    with scratch() as folder:
+        yield folder
