@@ -37,6 +37,9 @@ MAX_FILE_BYTES = 32 * 1024**2
 GOLDEN_TOLERANCE_STEPS = 8.0
 GOLDEN_MEAN_TOLERANCE_STEPS = 2.0
 
+# They become a folder's name and stand on screens and in logs.
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
+Serial = Annotated[int, Meta(ge=0, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -83,9 +86,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     format: int
-    name: str
-    version: str
-    serial: int
+    name: Name
+    version: Name
+    serial: Serial
     task: Task
     labels: list[str]
     positive: list[str]

@@ -340,11 +340,14 @@ def _may_return(pointer: Pointer, digest: str | None) -> bool:
     if digest is None:
         return True
     model = pointer.find(digest)
-    if model is None or model.left_because is not None:
-        return False
+    return model is not None and model.left_because is None and is_whole(model.directory, digest)
+
+
+def is_whole(directory: Path, digest: str) -> bool:
+    """Tell whether all files of an installed model are there and are what was installed."""
     from edge_agent.inference.bundle import load_bundle
 
     try:
-        return load_bundle(model.directory).identity.digest == digest
+        return load_bundle(directory).digest == digest
     except ModelError:
         return False
