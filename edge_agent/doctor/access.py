@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -29,24 +30,34 @@ class User(NamedTuple):
 def become_agent(home: Path) -> User:
     """Give up root's rights for good and go on as the user that the agent runs as: the home's owner, else the one of the service.
 
-    Root may read and write everything, which tells nothing of what the agent may. Nobody else can change users.
+    Root may read and write everything, which tells nothing of what the agent may. Nobody else can change users, and root stays root where
+    that user could not run this Python (it stands in somebody's home).
     """
     try:
-        owner = home.stat().st_uid
+        owner, group = home.stat().st_uid, home.stat().st_gid
     except FileNotFoundError:
-        owner = next((user.pw_uid for user in pwd.getpwall() if user.pw_name == SERVICE_USER), os.geteuid())
+        owner, group = next(((user.pw_uid, user.pw_gid) for user in pwd.getpwall() if user.pw_name == SERVICE_USER), (os.geteuid(), 0))
     except OSError:
         return User(_user_name(os.geteuid()), is_agent=False)
     if os.geteuid() == 0 and owner != 0:
-        try:
-            name, group = pwd.getpwuid(owner).pw_name, pwd.getpwuid(owner).pw_gid
-            os.initgroups(name, group)
-        except KeyError:
-            group = home.stat().st_gid
-            os.setgroups([])
-        os.setgid(group)
-        os.setuid(owner)
+        _change_user(owner, group)
     return User(_user_name(os.geteuid()), is_agent=os.geteuid() == owner)
+
+
+def _change_user(uid: int, group: int) -> None:
+    os.seteuid(uid)
+    may_run = os.access(os.path.realpath(sys.executable), os.X_OK, effective_ids=True)
+    os.seteuid(0)
+    if not may_run:
+        return
+    try:
+        user = pwd.getpwuid(uid)
+        group = user.pw_gid
+        os.initgroups(user.pw_name, group)
+    except KeyError:  # the disk comes from another box
+        os.setgroups([])
+    os.setgid(group)
+    os.setuid(uid)
 
 
 def _user_name(uid: int) -> str:
@@ -74,7 +85,12 @@ def user_finding(user: User, umask: int) -> Finding:
             groups.append(str(number))
     saw = f"{user.name}, in the groups {', '.join(groups)}; umask {umask:04o}"
     if not user.is_agent:
-        return warning("user", f"looked at as {saw}; the agent runs as another user", "look again with  sudo edge-agent doctor")
+        advice = (
+            "look again with  sudo edge-agent doctor"
+            if os.geteuid()
+            else "install the program where that user can run it:  sudo scripts/install"
+        )
+        return warning("user", f"looked at as {saw}; the agent runs as another user", advice)
     if umask & stat.S_IRGRP:
         return warning("user", f"{saw}: results are hidden from the agent's group", "set  UMask=0027  in the service, as its unit does")
     return ok("user", saw)
@@ -92,7 +108,7 @@ def home_findings(home: Path, user: User) -> Iterator[Finding]:
         report = problem if user.is_agent else warning
         who = "the agent" if user.is_agent else user.name
         advice = f"give it back to its user:  sudo chown -R {_user_name(home.stat().st_uid)} {home}"
-        yield report("home", f"{who} can not write to {folder}: {fault.strerror}", advice if user.is_agent else "look again with sudo")
+        yield report("home", f"{who} can not write to {folder}: {fault.strerror}", advice if user.is_agent else "look again as that user")
         return
     strange = [path for path in _own_files(home) if path.lstat().st_uid != home.stat().st_uid]
     if strange:

@@ -25,6 +25,7 @@ Facts = dict[str, str]
 Tell = Callable[[str], None]
 
 _TIMED_INVOCATIONS = 5
+_RELEASE_S = 1.0
 _FIRST_STEP = "starting Python"
 
 
@@ -158,6 +159,7 @@ def try_camera(config: Config, tell: Tell) -> Facts:
     reader.start()
     got = reader.next_frame(patience_s)
     reader.abandon()
+    reader.join(_RELEASE_S)
     if got is None:
         raise EdgeAgentError(f"no frame came within {patience_s:g} s")
     if not isinstance(got, TimedFrame):
@@ -166,8 +168,8 @@ def try_camera(config: Config, tell: Tell) -> Facts:
     return {"frame": f"{columns} x {rows} pixels"}
 
 
-def main(task: Task, descriptor: int) -> int:
-    """Do one trial; 0 also where its answer is a fault that was foreseen."""
+def main(task: Task, descriptor: int) -> None:
+    """Do one trial, and write its answer also where that is a fault that was foreseen."""
     with os.fdopen(descriptor, "wb", buffering=0) as answer:
 
         def write(**line: object) -> None:
@@ -180,8 +182,8 @@ def main(task: Task, descriptor: int) -> int:
             write(error=str(fault))
         else:
             write(facts=facts)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main("model" if sys.argv[1] == "model" else "camera", int(sys.argv[2])))
+    main("model" if sys.argv[1] == "model" else "camera", int(sys.argv[2]))
+    os._exit(0)  # without Python's own end, which aborts where a thread still hangs in the camera's driver
