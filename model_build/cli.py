@@ -21,6 +21,9 @@ COMMAND_MODULES = MappingProxyType(
         "audit": "model_build.commands.audit",
         "ablate": "model_build.commands.ablate",
         "simulate-shift": "model_build.commands.simulate_shift",
+        "keygen": "model_build.commands.keygen",
+        "sign": "model_build.commands.sign",
+        "package": "model_build.commands.package",
         "phantom": "model_build.commands.phantom",
     }
 )

@@ -49,8 +49,8 @@ def try_bundle(directory: Path, digest: str, *, timeout_s: float = TIMEOUT_S) ->
         ) from None
     if child.returncode < 0:
         raise ModelError(
-            f"the model was tried and brought its process down ({_signal_name(-child.returncode)}): it is damaged or not fit for this board;"
-            " do not use it, and tell the people who built it"
+            f"the model was tried and brought its process down ({_signal_name(-child.returncode)}): it is damaged or not fit for this"
+            " board; do not use it, and tell the people who built it"
         )
     if child.returncode:
         said = child.stderr.strip().splitlines() or ["it gave no reason"]
