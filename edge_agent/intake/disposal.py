@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import shutil
-import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
 
-from edge_agent.intake.placing import fit_name, is_free, make_folder, names_for, replacing, storage_error, sync_file_system, sync_folder
+from edge_agent.errors import SourceGoneError
+from edge_agent.intake.placing import fit_name, is_free, make_folder, names_for, replacing, storage_error, sync_file_system
+from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, is_on, mounts_below
 from edge_agent.intake.reading import open_folder
 from edge_agent.intake.settle import Stamp
+from edge_agent.intake.transfer import SourceFault, copy_file, digest_in, lstat_in, put_back, writing_to
 from edge_agent.records import Arrival, Record
 
 OnDone = Literal["move", "keep", "delete"]
 
 Outcome = Literal["kept", "moved", "deleted", "gone", "replaced", "refused"]
 """``gone``: nothing is at the path any more. ``replaced``: another file is, and it stays there to be taken as new. ``refused``: the inbox's
-file system does not let the file go; it stays, known by its record, and is tried again at every scan."""
+file system does not let the file go, or is away itself; the file stays, known by its record, and is tried again at every scan and start."""
 
 NOTE_SUFFIX = ".reason.txt"
 
@@ -46,6 +46,12 @@ class Disposal:
         self._rejected = home / "rejected"
         self._leaving = home / "state" / "leaving"
         self._on_done = on_done
+        try:
+            self._stood_on: Mount | None = check_present(inbox, None)
+        except SourceGoneError:
+            self._stood_on = None
+        # What was mounted inside the inbox when something was last taken from it.
+        self._mounted: set[str] = set()
 
     def secure(self, records: Sequence[Record]) -> None:
         """Wait until the disk has the images that are about to be recorded.
@@ -65,6 +71,8 @@ class Disposal:
         except FileNotFoundError:
             return  # the inbox is away, and its images with it
         except OSError as fault:
+            if fault.errno in AWAY_ERRNOS and self._is_away():
+                return
             raise storage_error(fault, f"write to the disk of {self._inbox}") from fault
 
     def dispose(self, record: Record, arrival: Arrival, *, resume: bool = False) -> Outcome:
@@ -89,50 +97,102 @@ class Disposal:
         StorageError
             If the home folder can not be written. The image is still in the inbox, or whole in its new place.
         """
-        record_id = record.id or 0
-        rejected = record.status == "rejected"
         if resume:
-            self._finish_leaving(record_id, arrival)
+            self._finish_leaving(record.id or 0, arrival)
+        path = PurePosixPath(arrival.path)
+        try:
+            folder = open_folder(self._inbox, path.parts[:-1])
+        except OSError as fault:
+            return self._missing(path, fault)
+        try:
+            return self._dispose_in(folder, path, record, arrival, resume=resume)
+        except FileNotFoundError as fault:
+            return self._missing(path, fault)
+        finally:
+            os.close(folder)
+
+    def find(self, record: Record, arrival: Arrival) -> Arrival | None:
+        """Look for the file of a record, also where its disk came back and numbers its files anew.
+
+        Returns
+        -------
+        Arrival or None
+            With the stamp that the file has now; None where it is not there, or another file is.
+        """
         path = PurePosixPath(arrival.path)
         try:
             folder = open_folder(self._inbox, path.parts[:-1])
         except OSError:
-            return "gone"
+            return None
         try:
-            found = _lstat(path.name, folder)
-            if found is None:
-                return "gone"
-            if not _is_same(found, arrival):
-                # A disk restored from a copy: other inodes, same image.
-                if not (resume and record.sha256 and _digest(path.name, folder) == record.sha256):
-                    return "replaced"
-                arrival = msgspec.structs.replace(arrival, inode=found.st_ino, size_bytes=found.st_size, mtime_ns=found.st_mtime_ns)
-            note = _note(record) if rejected else None
-            if self._on_done == "keep":
-                if note is not None:
-                    self._place(self._rejected, path, record_id, note)
-                return "kept"
-            if self._on_done == "delete" and not rejected:
-                return self._delete(path.name, folder, record_id, arrival)
-            target = self._place(self._rejected if rejected else self._done, path, record_id, note, record.sha256 if resume else "")
-            return self._move(path.name, folder, target, arrival)
-        except FileNotFoundError:
-            return "gone"
+            found = lstat_in(folder, path.name)
+            return None if found is None else _recognise(found, path.name, folder, record, arrival)
+        except OSError:
+            return None
         finally:
             os.close(folder)
 
-    def _place(self, root: Path, path: PurePosixPath, record_id: int, note: str | None, copied_sha256: str = "") -> Path:
+    def _dispose_in(self, folder: int, path: PurePosixPath, record: Record, arrival: Arrival, *, resume: bool) -> Outcome:
+        self._note_mounted(folder)
+        try:
+            found = lstat_in(folder, path.name)
+            if found is not None and resume:
+                arrival = _recognise(found, path.name, folder, record, arrival) or arrival
+        except OSError:
+            return "refused"
+        if found is None:
+            return self._missing(path)
+        if not _is_same(found, arrival):
+            return "replaced"
+        record_id, rejected = record.id or 0, record.status == "rejected"
+        note = _note(record) if rejected else None
+        if self._on_done == "keep":
+            if note is not None:
+                self._place(self._rejected, path, record_id, note)
+            return "kept"
+        if self._on_done == "delete" and not rejected:
+            return self._delete(path.name, folder, record_id, arrival)
+        # Of a try that came half-way, a copy may lie on another file system already. A rename is never half done.
+        sha256 = record.sha256 if resume else ""
+        target = self._place(self._rejected if rejected else self._done, path, record_id, note, (folder, sha256))
+        return self._move(path.name, folder, target, arrival)
+
+    def _note_mounted(self, folder: int) -> None:
+        if self._stood_on is not None and not is_on(folder, self._stood_on):
+            self._mounted |= mounts_below(self._inbox).keys()
+
+    def _missing(self, path: PurePosixPath, fault: OSError | None = None) -> Outcome:
+        """Say of a file that can not be found whether it was taken away, or is only out of reach until its disk or share is back."""
+        if fault is not None and fault.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return "refused"
+        if self._is_away():
+            return "refused"
+        if self._mounted:
+            lost = self._mounted - {point for point, mount in mounts_below(self._inbox).items() if not mount.is_pulled}
+            if any(path.is_relative_to(point) for point in lost):
+                return "refused"
+        return "gone"
+
+    def _is_away(self) -> bool:
+        try:
+            check_present(self._inbox, self._stood_on)
+        except SourceGoneError:
+            return True
+        return False
+
+    def _place(self, root: Path, path: PurePosixPath, record_id: int, note: str | None, copy_of: tuple[int, str] = (-1, "")) -> Path:
         """Choose a free name, and write the note beside it.
 
-        ``copied_sha256`` is given where an earlier try may have copied the image to another file system and not removed the original: the
-        name of such a copy is as good as free.
+        ``copy_of`` is the folder that the image lies in and its SHA-256, where an earlier try may have copied it to another file system and
+        not removed the original: the name of such a copy is as good as free.
         """
         folder = make_folder(root, path.parts[:-1])
-        if folder.stat().st_dev == self._inbox.stat().st_dev:
-            copied_sha256 = ""  # a rename is never half done: a file with these bytes is another image
+        source, copied_sha256 = copy_of
+        if copied_sha256 and folder.stat().st_dev == os.fstat(source).st_dev:
+            copied_sha256 = ""  # a file with these bytes is another image
         for name in names_for(path.name, record_id):
             target = folder / name
-            if os.path.lexists(target) and not (copied_sha256 and _digest(str(target)) == copied_sha256):
+            if os.path.lexists(target) and not (copied_sha256 and _is_copy(target, copied_sha256)):
                 continue
             if note is None:
                 break
@@ -161,21 +221,19 @@ class Disposal:
         """See what was moved: between the last look and the rename somebody may have put another file there."""
         if _is_same(os.lstat(target), arrival):
             return "moved"
-        _put_back(target, folder, name)
+        put_back(target, folder, name)
         return "replaced"
 
     def _copy(self, name: str, folder: int, target: Path, arrival: Arrival) -> Outcome:
         """Move to another file system: the copy is whole and on the disk before the original goes."""
-        if not os.path.lexists(target):
-            with _writing(target.parent):
-                if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                    os.symlink(os.readlink(name, dir_fd=folder), target)  # noqa: PTH211 - relative to an open folder
-                else:
-                    _copy_file(name, folder, target)
-                    sync_folder(target.parent)
-        found = _lstat(name, folder)
-        if found is None:
-            return "gone"
+        try:
+            if not os.path.lexists(target):
+                copy_file(folder, name, target)
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            raise
+        except (OSError, SourceFault):
+            return "refused"
         if not _is_same(found, arrival):
             with suppress(OSError):
                 target.unlink()
@@ -196,7 +254,7 @@ class Disposal:
         outcome = self._check_moved(leaving, folder, name, arrival)
         if outcome != "moved":
             return outcome
-        with _writing(leaving.parent):
+        with writing_to(leaving.parent):
             leaving.unlink()
         return "deleted"
 
@@ -207,9 +265,12 @@ class Disposal:
         if _is_same(os.lstat(leaving), arrival):
             leaving.unlink()
             return
-        folder = os.open(self._inbox, os.O_PATH | os.O_DIRECTORY)
         try:
-            _put_back(leaving, folder, PurePosixPath(arrival.path).name)
+            folder = open_folder(self._inbox, ())
+        except OSError:
+            return  # the inbox is away; what lies here waits for it
+        try:
+            put_back(leaving, folder, PurePosixPath(arrival.path).name)
         finally:
             os.close(folder)
 
@@ -218,11 +279,17 @@ def _is_same(found: os.stat_result, arrival: Arrival) -> bool:
     return Stamp.of_stat(found).same_content(Stamp.of_arrival(arrival))
 
 
-def _lstat(name: str, folder: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return None
+def _recognise(found: os.stat_result, name: str, folder: int, record: Record, arrival: Arrival) -> Arrival | None:
+    """Tell whether a file is the recorded one although its inode is another: its disk was restored, or was plugged in again."""
+    if not _is_same(found, arrival):
+        if record.sha256 and digest_in(folder, name) != record.sha256:
+            return None
+        if not record.sha256 and (found.st_size, found.st_mtime_ns) != (arrival.size_bytes, arrival.mtime_ns):
+            return None
+    stamp = Stamp.of_stat(found)
+    return msgspec.structs.replace(
+        arrival, size_bytes=stamp.size_bytes, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode
+    )
 
 
 def _unlink(name: str, folder: int, outcome: Outcome) -> Outcome:
@@ -237,55 +304,17 @@ def _unlink(name: str, folder: int, outcome: Outcome) -> Outcome:
 
 def _refused(fault: OSError, target: Path) -> Outcome:
     """Whose fault is it? Where we may write to the target, the inbox does not let go of the file."""
-    if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EIO) and os.access(target, os.W_OK | os.X_OK):
+    if (fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY) or fault.errno in AWAY_ERRNOS) and os.access(
+        target, os.W_OK | os.X_OK
+    ):
         return "refused"
     raise storage_error(fault, f"move an image to {target}") from fault
 
 
-def _put_back(source: Path, folder: int, name: str) -> None:
-    """Give a file back to the inbox, under a name that is free there."""
-    for candidate in names_for(name, 0):
-        try:
-            os.link(source, candidate, dst_dir_fd=folder, follow_symlinks=False)
-        except FileExistsError:
-            continue
-        except OSError:
-            # No hard links here (FAT, or another owner's file under fs.protected_hardlinks).
-            if _lstat(candidate, folder) is not None:
-                continue
-            os.rename(source, candidate, dst_dir_fd=folder)
-        else:
-            source.unlink()
-        return
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise  # the image went away meanwhile: nobody's fault
-    except OSError as fault:
-        raise storage_error(fault, f"move an image to {folder}") from fault
-
-
-def _copy_file(name: str, folder: int, target: Path) -> None:
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(source, "rb") as original, replacing(target, durable=True) as copy:
-        shutil.copyfileobj(original, copy, 1024 * 1024)
-        copy.flush()
-        found = os.fstat(source)
-        os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def _digest(name: str, folder: int | None = None) -> str:
-    """SHA-256 of a file, not followed; empty where it can not be read."""
-    with (
-        suppress(OSError),
-        os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder), "rb") as file,
-    ):
-        return hashlib.file_digest(file, "sha256").hexdigest()
-    return ""
+def _is_copy(path: Path, sha256: str) -> bool:
+    with suppress(OSError):
+        return digest_in(None, str(path)) == sha256
+    return False
 
 
 def _is_text(path: Path, text: str) -> bool:

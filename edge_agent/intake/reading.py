@@ -7,9 +7,13 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from edge_agent.errors import InputFault
+from edge_agent.errors import InputFault, SourceGoneError
+from edge_agent.intake.presence import AWAY_ERRNOS, check_present
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival
+
+_SECOND_NS = 10**9
+_COMPARED_BYTES = 1024 * 1024
 
 
 class StillChangingError(Exception):
@@ -63,26 +67,42 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
     Raises
     ------
     InputFault
-        If it is a symbolic link, too large, not readable for us, or the medium fails.
+        If it is a symbolic link, too large, not readable for us, or the medium fails twice at this file and at no other.
     StillChangingError
         If it changed since it settled.
     FileNotFoundError
-        If it is gone.
+        If it is gone, or what its sub-folder stands on.
+    SourceGoneError
+        If the inbox is: its disk was pulled, or its server does not answer.
     """
-    path = PurePosixPath(arrival.path)
     try:
-        folder = open_folder(inbox, path.parts[:-1])
-    except NotADirectoryError:
-        raise FileNotFoundError(errno.ENOENT, "a folder of its path is gone") from None
-    try:
-        # O_NONBLOCK: a named pipe put in the file's place must not block a worker for ever.
-        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError:
-        raise
+        return _read_unchanged(inbox, arrival, max_file_bytes)
     except OSError as fault:
-        raise _open_fault(fault) from fault
-    finally:
-        os.close(folder)
+        if fault.errno not in AWAY_ERRNOS:
+            raise
+    _check_source(inbox, arrival)
+    try:
+        return _read_unchanged(inbox, arrival, max_file_bytes)
+    except OSError as fault:
+        if fault.errno not in AWAY_ERRNOS:
+            raise
+        _check_source(inbox, arrival)
+        raise InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.") from fault
+
+
+def _check_source(inbox: Path, arrival: Arrival) -> None:
+    """See that a fault is one of the file, and not of all that stands where it stands."""
+    check_present(inbox, None)
+    folder = (inbox / arrival.path).parent
+    if folder != inbox:
+        try:
+            check_present(folder, None)
+        except SourceGoneError:  # what is mounted inside the inbox may go and come while the inbox stays
+            raise FileNotFoundError(errno.ENOENT, "the disk or share of its folder is gone") from None
+
+
+def _read_unchanged(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
+    descriptor = _open_arrival(inbox, PurePosixPath(arrival.path))
     try:
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode) or not Stamp.of_stat(before).same_content(Stamp.of_arrival(arrival)):
@@ -96,39 +116,59 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
         content = _read_whole(descriptor, before.st_size)
         if len(content) != before.st_size or Stamp.of_stat(os.fstat(descriptor)) != Stamp.of_stat(before):
             raise StillChangingError
+        # FAT keeps dates of two seconds: of a file that was written over in the meantime they may tell nothing.
+        if before.st_mtime_ns % _SECOND_NS == 0 and not _is_content(descriptor, content):
+            raise StillChangingError
     finally:
         os.close(descriptor)
     return content
+
+
+def _open_arrival(inbox: Path, path: PurePosixPath) -> int:
+    try:
+        folder = open_folder(inbox, path.parts[:-1])
+    except NotADirectoryError:
+        raise FileNotFoundError(errno.ENOENT, "a folder of its path is gone") from None
+    except PermissionError as fault:
+        raise _no_permission() from fault
+    try:
+        # O_NONBLOCK: a named pipe put in the file's place must not block a worker for ever.
+        return os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as fault:
+        match fault.errno:
+            case errno.ELOOP:
+                raise InputFault(
+                    "symlink", "This is a symbolic link. Links are not followed: copy the image itself into the inbox."
+                ) from fault
+            case errno.EACCES | errno.EPERM:
+                raise _no_permission() from fault
+            case errno.ENXIO:
+                raise InputFault("not_a_file", "This is not a file but a device, a pipe or a socket. Drop image files only.") from fault
+        raise
+    finally:
+        os.close(folder)
+
+
+def _no_permission() -> InputFault:
+    return InputFault("no_permission", "The agent is not allowed to read this file. Make it readable (chmod a+r), then drop it again.")
 
 
 def _read_whole(descriptor: int, size_bytes: int) -> bytes:
     """Read to the end, but not much further than a file of that size should go."""
     parts: list[bytes] = []
     wanted = size_bytes + 1
-    try:
-        while wanted > 0 and (part := os.read(descriptor, wanted)):
-            parts.append(part)
-            wanted -= len(part)
-    except OSError as fault:
-        raise _read_error(fault) from fault
+    while wanted > 0 and (part := os.read(descriptor, wanted)):
+        parts.append(part)
+        wanted -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _read_error(fault: OSError) -> InputFault:
-    return InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.")
-
-
-def _open_fault(fault: OSError) -> InputFault | OSError:
-    match fault.errno:
-        case errno.ELOOP:
-            return InputFault("symlink", "This is a symbolic link. Links are not followed: copy the image itself into the inbox.")
-        case errno.EACCES | errno.EPERM:
-            return InputFault(
-                "no_permission", "The agent is not allowed to read this file. Make it readable (chmod a+r), then drop it again."
-            )
-        case errno.ENXIO | errno.ENODEV:
-            return InputFault("not_a_file", "This is not a file but a device, a pipe or a socket. Drop image files only.")
-        case errno.EIO | errno.ESTALE | errno.ENOMEDIUM:
-            return _read_error(fault)
-        case _:
-            return fault
+def _is_content(descriptor: int, content: bytes) -> bool:
+    """Read once more and compare."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    place = 0
+    while part := os.read(descriptor, _COMPARED_BYTES):
+        if content[place : place + len(part)] != part:
+            return False
+        place += len(part)
+    return place == len(content)

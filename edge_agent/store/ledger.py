@@ -87,11 +87,16 @@ class Ledger:
         """
         keep_calendar(self._database, time.time())
         waiting = self._database.undisposed()
+        restamped = []
         for record, arrival in waiting:
             outcome = self._disposal.dispose(record, arrival, resume=True)
             self._settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
+            # A disk that was plugged in again may number its files anew: this one is to be known when it is seen in the inbox.
+            found = self._disposal.find(record, arrival) if outcome == "refused" else None
+            if found is not None and found != arrival:
+                restamped.append((record.id or 0, found))
         if waiting:
-            self._commit([], [])
+            self._commit([], restamped)
         note = self._database.note(_SYNCED_NOTE)
         mark = msgspec.json.decode(note, type=Mark) if note else Mark()
         healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor)
