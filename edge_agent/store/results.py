@@ -145,7 +145,10 @@ class ResultFiles:
                 file.writelines(map(jsonl_line, records))
                 count += self._heal_chunk(records, days)
                 self._last_id = records[-1].id or 0
-        self._rewrite_days(reader, days)
+            self._rewrite_days(reader, days)
+            # The lines take their place last, when the disk has all else: as long as they are not there, the next start begins anew.
+            file.flush()
+            self.sync()
         return count
 
     def delete_day(self, day: date) -> None:
