@@ -59,9 +59,7 @@ wrong_usage() {
 
 # Take the value of an option that wants one: want_value "$@" with the option's own word first. It is in $value then.
 want_value() {
-    if [ $# -lt 2 ] || [ -z "$2" ]; then
-        wrong_usage "$1 wants a value"
-    fi
+    case ${2:-} in '' | -*) wrong_usage "$1 wants a value" ;; esac
     # shellcheck disable=SC2034 # read by the caller
     value=$2
 }
