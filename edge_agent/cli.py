@@ -19,6 +19,7 @@ COMMAND_MODULES = MappingProxyType(
         "predict": "edge_agent.commands.predict",
         "export": "edge_agent.commands.export",
         "status": "edge_agent.commands.status",
+        "model": "edge_agent.commands.model",
         "check-config": "edge_agent.commands.check_config",
         "doctor": "edge_agent.commands.doctor",
         "bench": "edge_agent.commands.bench",

@@ -179,8 +179,7 @@ def _with_installed(pointer: Pointer, bundle: Bundle, directory: Path) -> Pointe
 def _without_old(pointer: Pointer) -> Pointer:
     """Forget the models installed longest ago, but for the active one and the one that a rollback would bring back."""
     kept = {model.digest for model in pointer.models[:KEPT_MODELS]} | {pointer.active}
-    may_return = [digest for digest in pointer.history if (model := pointer.find(digest)) is not None and model.left_because is None]
-    kept |= set(may_return[:1])
+    kept |= {model.digest for model in pointer.to_return_to()[:1] if model is not None}
     return msgspec.structs.replace(
         pointer,
         models=tuple(model for model in pointer.models if model.digest in kept),

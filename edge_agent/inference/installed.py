@@ -93,6 +93,12 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
         """Give the installed model of that digest."""
         return next((model for model in self.models if model.digest == digest), None)
 
+    def to_return_to(self) -> list[InstalledModel | None]:
+        """Give what a rollback may bring back, the best first: what ran before and was not left, then the model that ships (None)."""
+        by_digest = {None: None} | {model.digest: model for model in self.models if model.left_because is None}
+        last_resort = [] if self.active is None else [None]
+        return [by_digest[digest] for digest in dict.fromkeys([*self.history, *last_resort]) if digest in by_digest]
+
     def with_active(self, digest: str | None, *, remember: bool = True) -> Pointer:
         """Give the pointer that lets another model run; ``remember`` says whether the one that runs now may be gone back to."""
         before = [self.active] if remember else []
@@ -231,15 +237,15 @@ class ModelStore:
             If the disk does not let the pointer be read or written; the old one then still counts.
         """
         with self.changing() as pointer:
-            past = next((digest for digest in pointer.history if _may_return(pointer, digest)), None)
-            if past is None and pointer.active is None:
+            whole = [model for model in pointer.to_return_to() if model is None or is_whole(model.directory, model.digest)]
+            if not whole:
                 raise ModelError("no other model ran here before, so there is nothing to go back to; see  edge-agent model list")
             left = pointer.find(pointer.active)
             if left is not None:
                 pointer = pointer.with_model(msgspec.structs.replace(left, left_because=why))
-            pointer = pointer.with_active(past, remember=False)
+            pointer = pointer.with_active(whole[0].digest if whole[0] else None, remember=False)
             self.write(pointer)
-            return pointer.find(past)
+            return whole[0]
 
     def read(self) -> Pointer:
         """Read the pointer file; where there is none, nothing is installed.
@@ -333,14 +339,6 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _may_return(pointer: Pointer, digest: str | None) -> bool:
-    """Tell whether a model that ran before may run again: it was not left for a fault, and its files are whole."""
-    if digest is None:
-        return True
-    model = pointer.find(digest)
-    return model is not None and model.left_because is None and is_whole(model.directory, digest)
 
 
 def is_whole(directory: Path, digest: str) -> bool:

@@ -47,6 +47,11 @@ def try_bundle(directory: Path, digest: str, *, timeout_s: float = TIMEOUT_S) ->
         raise ModelError(
             f"the model was tried and had not finished its test images after {timeout_s:g} s; it is not fit for this board"
         ) from None
+    except OSError as fault:
+        raise ModelError(
+            f"the model could not be tried, because {sys.executable} can not be started: {fault.strerror}; let the user to whom the home"
+            " folder belongs run it"
+        ) from fault
     if child.returncode < 0:
         raise ModelError(
             f"the model was tried and brought its process down ({_signal_name(-child.returncode)}): it is damaged or not fit for this"
