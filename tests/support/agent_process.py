@@ -11,7 +11,8 @@ SETTINGS is one JSON object:
 ``kill_at``, ``nth``                    a name of ``KILL_POINTS``, and the how-many-th time (from 1) that this point is reached
 ``faults``                              calls that fail: see ``support.faulty_calls``
 ``stubs``, ``sql_instead``              functions that do nothing, and statements that are others: how a control breaks the agent on purpose
-``classify_s``                          how long the fake model takes
+``classify_s``, ``heartbeat_s``         how long the fake model takes; how often the agent looks after things
+``poison``                              columns of an image, and the signal that decoding it kills the process with
 ``command``                             other arguments than ``run ...`` for ``edge-agent``: with kill points and faults, too
 
 The points are put around the agent's own functions from here, so that the agent has no code for being tested.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -43,14 +45,14 @@ import edge_agent.worker
 from edge_agent import cli
 from edge_agent.agent import Agent
 from edge_agent.intake import disposal
-from edge_agent.store import database, ledger, results
+from edge_agent.store import database, ledger, results, retention, schema
 from edge_agent.store.results import ResultFiles
 from edge_agent.worker import Worker
 from support.agents import SETTLE_S, FakeClassifier
 from support.faulty_calls import inject, replace_sql, stub
 from support.forking import ForkedProcess, ForkServer, serve
 
-# Name -> where the function is, whether to die before or after it.
+# Name -> where the function is, whether to die before, after or half-way through it ("inside": at its nth statement of SQL).
 KILL_POINTS: dict[str, tuple[Any, str, str]] = {
     "before a worker reads": (Worker, "examine", "before"),
     "after a worker is done": (Worker, "examine", "after"),
@@ -67,6 +69,18 @@ KILL_POINTS: dict[str, tuple[Any, str, str]] = {
     "with a sidecar half written": (Path, "replace", "before"),
     "after results": (ResultFiles, "append", "after"),
     "before results are noted as synced": (ledger.Ledger, "synced", "before"),
+    "before a migration": (schema, "migrate", "before"),
+    "inside a migration": (schema, "migrate", "inside"),
+    "after a migration": (schema, "migrate", "after"),
+    "before an old image is deleted": (retention, "remove_image", "before"),
+    "after an old image is deleted": (retention, "remove_image", "after"),
+    "after an old sidecar is deleted": (retention, "remove_sidecar", "after"),
+    "before the progress of deletion is noted": (retention.Retention, "_note", "before"),
+    "before old rows are deleted": (retention, "delete_records", "before"),
+    "after old rows are deleted": (retention, "delete_records", "after"),
+    "half-way through the lines": (results, "jsonl_line", "before"),
+    "before the daily tables": (ResultFiles, "_rewrite_days", "before"),
+    "after the daily tables": (ResultFiles, "_rewrite_days", "after"),
 }
 
 
@@ -82,10 +96,11 @@ def main(settings: dict[str, Any]) -> int:
         def __init__(self, config: Any, **options: Any) -> None:
             super().__init__(config, **{**options, "load": load})
 
-    replaced: dict[str, Any] = {"HEARTBEAT_S": 1.0, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
+    heartbeat_s = settings.get("heartbeat_s", 1.0)
+    replaced: dict[str, Any] = {"HEARTBEAT_S": heartbeat_s, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
     for name, value in replaced.items():
         setattr(edge_agent.agent, name, value)
-    edge_agent.session.HEARTBEAT_S = 1.0
+    edge_agent.session.HEARTBEAT_S = heartbeat_s
     arguments = settings.get("command") or _run_command(settings)
     inject(settings.get("faults", []))
     replace_sql(settings.get("sql_instead", {}))
@@ -136,12 +151,21 @@ def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
     real: Callable[..., Any] = getattr(owner, name)
     calls = 0
 
+    def die_at_statement(_sql: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def deadly(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         # A transaction or an append without a record does not count.
         calls += 1 if name != "insert" or arguments[1] else 0
         is_time = calls == nth and (name != "insert" or arguments[1])
-        if is_time and when == "before":
+        if when == "inside":
+            connection: sqlite3.Connection = arguments[0]
+            connection.set_trace_callback(die_at_statement)
+        elif is_time and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         if is_time and when == "half":
             real(arguments[0], arguments[1][: len(arguments[1]) // 2], *arguments[2:], **options)
