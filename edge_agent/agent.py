@@ -17,7 +17,7 @@ from types import FrameType
 
 from edge_agent.config import Config
 from edge_agent.errors import EdgeAgentError, InferenceError, ModelError, SourceGoneError, StorageError
-from edge_agent.inference.installed import ModelStore, bundle_for
+from edge_agent.inference.installed import ModelStore, load_configured_bundle
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount
 from edge_agent.records import ModelIdentity
@@ -50,11 +50,9 @@ def load_classifiers(config: Config, count: int) -> Sequence[SupportsClassify]:
     ModelError
         If the bundle can not be used.
     """
-    from edge_agent.inference.bundle import load_bundle
     from edge_agent.inference.classifier import Classifier
 
-    choice = bundle_for(config)
-    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
+    bundle = load_configured_bundle(config)
     return [Classifier(bundle, num_threads=1) for _ in range(count)]
 
 
