@@ -18,6 +18,7 @@ from edge_agent.store.events import Event, add_events, newest_events
 from edge_agent.store.faults import sqlite_faults
 from edge_agent.store.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, stamp_row, time_text
 from edge_agent.store.schema import SCHEMA_VERSION, not_ours, schema_version, upgrade
+from edge_agent.store.soundness import Progress, check_sound
 
 PAGE_ROWS = 1000
 LOCK_WAIT_S = 1.0
@@ -28,6 +29,9 @@ _SELECT = f"SELECT {', '.join(RECORD_COLUMNS)} FROM record "  # noqa: S608 - con
 _SELECT_WITH_FILE = f"SELECT {', '.join((*RECORD_COLUMNS, *FILE_COLUMNS))} FROM record "  # noqa: S608
 _WRITTEN = (*RECORD_COLUMNS[1:], *FILE_COLUMNS)
 _INSERT = f"INSERT INTO record ({', '.join(_WRITTEN)}) VALUES ({', '.join('?' * len(_WRITTEN))})"  # noqa: S608
+
+_RESTORED = (*RECORD_COLUMNS, *FILE_COLUMNS, "disposed")
+_RESTORE = f"INSERT OR IGNORE INTO record ({', '.join(_RESTORED)}) VALUES ({', '.join('?' * len(_RESTORED))})"  # noqa: S608
 
 
 class Settlement(NamedTuple):
@@ -241,19 +245,25 @@ class Database(Reader):
     ----------
     path : Path
         Made where it does not exist; its folder must.
+    progress : callable, optional
+        Check first that the whole file is sound; called many times a second meanwhile.
 
     Raises
     ------
+    DatabaseDamagedError
+        If it is not whole.
     StorageError
-        If it can not be opened, is damaged, or was written by a newer version.
+        If it can not be opened, or was written by a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Progress | None = None) -> None:
         self._path = path
         with sqlite_faults(path, "open"):
             self._connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)
             try:
                 self._version = schema_version(self._connection, path)
+                if progress is not None:
+                    check_sound(self._connection, path, progress)
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 # FULL: a commit is on the disk when it returns, also when the power goes the moment after.
                 self._connection.execute("PRAGMA synchronous = FULL")
@@ -338,6 +348,36 @@ class Database(Reader):
             cursor.executemany("INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (notes or {}).items())
             add_events(cursor, events)
         return ids
+
+    def restore(self, entries: Sequence[tuple[Record, Arrival]]) -> int:
+        """Enter records that have their ids already, in one transaction; their files are disposed of.
+
+        An id that is taken stays as it is, and so does a reference to a record that is gone for good.
+
+        Returns
+        -------
+        int
+            How many were entered.
+        """
+        self._connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with self.transaction() as cursor:
+                cursor.executemany(_RESTORE, ([record.id, *row_from_record(record, arrival), 1] for record, arrival in entries))
+                return cursor.rowcount
+        finally:
+            self._connection.execute("PRAGMA foreign_keys = ON")
+
+    def fold(self) -> None:
+        """Bring everything from the journal into the one file, on the disk.
+
+        Raises
+        ------
+        StorageError
+            If that can not be done, also because somebody else reads.
+        """
+        with sqlite_faults(self._path, "write"):
+            if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise sqlite3.OperationalError("the journal is in use")
 
     def blame(self, *, crashed: bool | None) -> list[Attempt]:
         """Count the end of the last process against what it had in hand, once, and list every attempt without a record.

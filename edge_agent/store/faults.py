@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.errors import (
-    DatabaseDamagedError,
     DatabaseLockedError,
     DiskFullError,
     ReadOnlyError,
     StorageAwayError,
     StorageError,
 )
+from edge_agent.store.soundness import damaged, suspect
 
 # Below this a failed write is a full disk, whatever SQLite calls it: it can not even extend its shared memory.
 _NO_SPACE_BYTES = 256 * 1024
@@ -59,10 +59,8 @@ def storage_error_of(fault: sqlite3.Error, path: Path, doing: str) -> StorageErr
     if primary == sqlite3.SQLITE_FULL or (primary in _VAGUE and _is_full(path)):
         return DiskFullError(f"no space is left to {doing} {path}: free some space; {_GOES_ON}")
     if primary in _DAMAGED:
-        return DatabaseDamagedError(
-            f"{path} is damaged ({fault}): the agent sets it aside in {path.parent.name}/ at its next start and builds a new one from "
-            "results/ and the folders; check the disk"
-        )
+        suspect(path)
+        return damaged(path, fault)
     if primary in _LOCKED:
         return DatabaseLockedError(f"can not {doing} {path}: another program holds it locked; close that program; {_GOES_ON}")
     if (primary == sqlite3.SQLITE_READONLY or primary in _VAGUE) and _is_read_only(path):

@@ -31,13 +31,15 @@ from edge_agent.store.attempts import Attempt
 from edge_agent.store.database import Database, Settlement
 from edge_agent.store.events import Event
 from edge_agent.store.expiry import keep_calendar
-from edge_agent.store.results import Mark, ResultFiles
+from edge_agent.store.orphans import look_after_images
+from edge_agent.store.rebuild import open_database
+from edge_agent.store.results import SYNCED_NOTE, Mark, ResultFiles
 from edge_agent.store.retention import Retention, read_trimmed
+from edge_agent.store.soundness import Progress
 
 DATABASE_NAME = "edge-agent.db"
 IDLE_S = 1.0
 BUSY_S = 20.0
-_SYNCED_NOTE = "results_synced"
 
 
 class Ledger:
@@ -49,18 +51,21 @@ class Ledger:
         Existing folders; ``home`` with results, done, rejected and state in it.
     on_done : {"move", "keep", "delete"}
         See :class:`~edge_agent.intake.disposal.Disposal`.
+    progress : callable, optional
+        Called many times a second while opening and :meth:`recover` take long.
 
     Raises
     ------
     StorageError
-        If the database can not be opened.
+        If the database can not be opened. One that is damaged is built again.
     """
 
-    def __init__(self, home: Path, inbox: Path, on_done: OnDone) -> None:
+    def __init__(self, home: Path, inbox: Path, on_done: OnDone, progress: Progress = lambda: None) -> None:
         self._home = home
         self._inbox = inbox
         self._keeps = on_done == "keep"
-        self._database = Database(home / "state" / DATABASE_NAME)
+        self._progress = progress
+        self._database = open_database(home / "state" / DATABASE_NAME, home, progress)
         self._disposal = Disposal(inbox, home, on_done)
         self._results = ResultFiles(home / "results")
         self._settlements: list[Settlement] = []
@@ -86,6 +91,7 @@ class Ledger:
             If the home folder can not be written.
         """
         keep_calendar(self._database, time.time())
+        look_after_images(self._database, self._home, self._inbox, keeps=self._keeps, progress=self._progress)
         waiting = self._database.undisposed()
         restamped = []
         for record, arrival in waiting:
@@ -97,9 +103,9 @@ class Ledger:
                 restamped.append((record.id or 0, found))
         if waiting:
             self._commit([], restamped)
-        note = self._database.note(_SYNCED_NOTE)
+        note = self._database.note(SYNCED_NOTE)
         mark = msgspec.json.decode(note, type=Mark) if note else Mark()
-        healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor)
+        healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor, self._progress)
         if waiting or healed:
             self._untidy_since_s = time.monotonic()
         return len(waiting), healed
@@ -252,7 +258,7 @@ class Ledger:
     def synced(self, mark: Mark) -> None:
         """Note, with the next commit, that the disk has ``results/`` up to a mark."""
         self._is_syncing = False
-        self._notes[_SYNCED_NOTE] = msgspec.json.encode(mark).decode()
+        self._notes[SYNCED_NOTE] = msgspec.json.encode(mark).decode()
 
     def close(self, *, sync_patience_s: float) -> None:
         """Commit what waits for a commit, wait for the disk to have ``results/``, and close the database.
@@ -355,7 +361,7 @@ def rebuild_results(home: Path) -> int:
     with Database(home / "state" / DATABASE_NAME) as database:
         count = results.rebuild(database, read_trimmed(database).results_floor)
         results.sync()
-        database.insert([], notes={_SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()})
+        database.insert([], notes={SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()})
     return count
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -16,12 +16,16 @@ from edge_agent.intake.placing import is_free, make_folder, names_for, replacing
 from edge_agent.records import Record
 from edge_agent.store.database import Reader
 from edge_agent.store.export import CSV_HEADER, csv_lines, jsonl_line
+from edge_agent.store.soundness import Progress
 
 JSONL_NAME = "predictions.jsonl"
+SYNCED_NOTE = "results_synced"
+"""Holds the :class:`Mark` that the disk has."""
 _CHUNK_RECORDS = 500
 _LINE_MAX_BYTES = 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 _DAY = timedelta(days=1)
+_T = TypeVar("_T")
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -97,7 +101,7 @@ class ResultFiles:
         except OSError as fault:
             raise storage_error(fault, f"write to the disk of {self._results}") from fault
 
-    def heal(self, reader: Reader, mark: Mark, floor_id: int = 0) -> int:
+    def heal(self, reader: Reader, mark: Mark, floor_id: int = 0, progress: Progress = lambda: None) -> int:
         """Make the files hold what the database holds, after whatever ended the last run.
 
         Parameters
@@ -108,6 +112,8 @@ class ResultFiles:
             What was on the disk for certain. What follows is cut off, torn line or not, and written again.
         floor_id : int
             Records up to this one have been deleted from ``results/`` for their age and are not written again.
+        progress : callable, optional
+            Called for every few hundred records.
 
         Returns
         -------
@@ -121,7 +127,7 @@ class ResultFiles:
         """
         last = reader.last()
         if last is not None and not self._reaches(mark):
-            return self.rebuild(reader, floor_id)  # somebody removed, cut or edited the file
+            return self.rebuild(reader, floor_id, progress)  # somebody removed, cut or edited the file
         days: set[date] = set()
         count = 0
         if self._jsonl.exists():
@@ -129,21 +135,21 @@ class ResultFiles:
                 os.truncate(self._jsonl, mark.jsonl_bytes)
             except OSError as fault:
                 raise storage_error(fault, f"write {self._jsonl}") from fault
-        for records in _chunks(reader.records(after_id=max(mark.record_id, floor_id))):
+        for records in chunks(reader.records(after_id=max(mark.record_id, floor_id))):
             _append(self._jsonl, b"".join(map(jsonl_line, records)))
-            count += self._heal_chunk(records, days)
+            count += self._heal_chunk(records, days, progress)
         self._rewrite_days(reader, days)
         self._last_id = (last.id if last else 0) or 0
         return count
 
-    def rebuild(self, reader: Reader, floor_id: int = 0) -> int:
+    def rebuild(self, reader: Reader, floor_id: int = 0, progress: Progress = lambda: None) -> int:
         """Write every file again from the records after ``floor_id``. What else lies in ``results/`` stays; returns their number."""
         days: set[date] = set()
         count = 0
         with replacing(self._jsonl) as file:
-            for records in _chunks(reader.records(after_id=floor_id)):
+            for records in chunks(reader.records(after_id=floor_id)):
                 file.writelines(map(jsonl_line, records))
-                count += self._heal_chunk(records, days)
+                count += self._heal_chunk(records, days, progress)
                 self._last_id = records[-1].id or 0
             self._rewrite_days(reader, days)
             # The lines take their place last, when the disk has all else: as long as they are not there, the next start begins anew.
@@ -221,7 +227,8 @@ class ResultFiles:
             return len(before) == length and not after and msgspec.json.decode(line, type=_Owner).id == mark.record_id
         return False
 
-    def _heal_chunk(self, records: list[Record], days: set[date]) -> int:
+    def _heal_chunk(self, records: list[Record], days: set[date], progress: Progress) -> int:
+        progress()
         for record in records:
             self._write_sidecar(record)
             days.add(_day(record))
@@ -232,7 +239,7 @@ class ResultFiles:
             start = datetime(day.year, day.month, day.day, tzinfo=UTC)
             with replacing(self._csv(day)) as file:
                 file.write(CSV_HEADER.encode())
-                for records in _chunks(reader.records(since=start, until=start + _DAY)):
+                for records in chunks(reader.records(since=start, until=start + _DAY)):
                     file.write(csv_lines(records).encode())
 
     def _csv(self, day: date) -> Path:
@@ -288,8 +295,9 @@ def _first_line_after(file: IO[bytes], size_bytes: int, record_id: int) -> int:
     return low
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    iterator = iter(records)
+def chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Give items in lists of a few hundred."""
+    iterator = iter(items)
     while chunk := list(islice(iterator, _CHUNK_RECORDS)):
         yield chunk
 

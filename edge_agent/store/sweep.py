@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from edge_agent.store.results import sidecar_id
 from edge_agent.store.rows import signed_64
 
 _NOTE_MAX_BYTES = 64 * 1024
+_NAMES_TRIED = 4
 
 
 class Swept(NamedTuple):
@@ -80,13 +82,12 @@ def remove_image(root: Path, record: OldRecord) -> tuple[list[Path], int]:
         image.unlink()
         removed.append(image)
     if record.status == "rejected":
-        for folder in _folders(root, record.path):
-            for name in _names(record):
-                note = folder / fit_name(name, NOTE_SUFFIX)
-                if _is_note_of(note, record.record_id):
-                    size_bytes += note.lstat().st_size
-                    note.unlink()
-                    removed.append(note)
+        for place in places_of(root, record.path, record.record_id):
+            note = place.with_name(fit_name(place.name, NOTE_SUFFIX))
+            if _is_note_of(note, record.record_id):
+                size_bytes += note.lstat().st_size
+                note.unlink()
+                removed.append(note)
     return removed, size_bytes
 
 
@@ -108,13 +109,20 @@ def remove_sidecar(root: Path, record: OldRecord) -> tuple[list[Path], int]:
 
 def image_of(root: Path, record: OldRecord) -> Path | None:
     """Find the image of a record below a folder: under one of the names that it may have got, with its size and modification time."""
-    for folder in _folders(root, record.path):
-        for name in _names(record):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                found = (folder / name).lstat()
-                if (signed_64(found.st_size), signed_64(found.st_mtime_ns)) == (record.size_bytes, record.mtime_ns):
-                    return folder / name
+    for place in places_of(root, record.path, record.record_id):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = place.lstat()
+            if (signed_64(found.st_size), signed_64(found.st_mtime_ns)) == (record.size_bytes, record.mtime_ns):
+                return place
     return None
+
+
+def places_of(root: Path, path: str, record_id: int) -> Iterator[Path]:
+    """Give the places where the image of a record may lie below a folder, the surest first: with the record's number, then its own name."""
+    own, *numbered = islice(names_for(PurePosixPath(path).name, record_id), _NAMES_TRIED)
+    for folder in _folders(root, path):
+        yield from (folder / name for name in numbered)
+        yield folder / own
 
 
 def with_file(records: Iterable[OldRecord], roots: Sequence[Path]) -> set[int]:
@@ -156,13 +164,6 @@ def _folders(root: Path, path: str) -> list[Path]:
     for part in parts:
         folders = [below for folder in folders for below in (folder / part, folder / fit_name(part, "-folder")) if below.is_dir()]
     return [*folders, root] if parts else folders
-
-
-def _names(record: OldRecord) -> Iterator[str]:
-    """The names that the image may have got, the surest first: with the record's number, then its own."""
-    own, *_ = names = [name for name, _ in zip(names_for(PurePosixPath(record.path).name, record.record_id), range(4), strict=False)]
-    yield from names[1:]
-    yield own
 
 
 def _is_note_of(note: Path, record_id: int) -> bool:

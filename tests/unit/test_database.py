@@ -202,7 +202,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
 
 def test_a_damaged_file_is_named_with_the_next_step(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to look like one" * 100)
-    with pytest.raises(StorageError, match=r"damaged .*sets it aside"):
+    with pytest.raises(StorageError, match="damaged .*keeps it in a folder beside it"):
         Database(path)
 
 

@@ -1,0 +1,70 @@
+"""Whether a database file is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from edge_agent.errors import DatabaseDamagedError
+
+Progress = Callable[[], None]
+"""Called every now and then by what takes long, so that whoever watches over this process knows that it lives."""
+
+_PROGRESS_STEPS = 1_000_000
+
+
+def suspicion(path: Path) -> Path:
+    """Name the file that lies beside a database in which damage was met: the next check is the thorough one."""
+    return path.with_name(f"{path.name}-suspect")
+
+
+def suspect(path: Path) -> None:
+    """Remember that damage was met, where that can be written."""
+    with suppress(OSError):
+        suspicion(path).touch()
+
+
+def damaged(path: Path, found: object) -> DatabaseDamagedError:
+    """Say that a database is damaged, and what becomes of it."""
+    return DatabaseDamagedError(
+        f"{path} is damaged ({found}): at its next start the agent keeps it in a folder beside it and builds a new one from results/ and "
+        "the images; nothing needs to be done now, but check the disk"
+    )
+
+
+def check_sound(connection: sqlite3.Connection, path: Path, progress: Progress) -> None:
+    """Read the whole database; 100,000 records take about 0.1 s of a fast core, or as long as the disk needs for 60 MB.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+        Open on ``path``.
+    path : Path
+        The database file.
+    progress : callable
+        Called many times a second meanwhile.
+
+    Raises
+    ------
+    DatabaseDamagedError
+        If a page, a row or (where damage has been met before) an index is not what it should be.
+    sqlite3.Error
+        If it can not even be read so far.
+    """
+
+    def live() -> int:
+        progress()
+        return 0
+
+    thorough = suspicion(path).exists()
+    connection.set_progress_handler(live, _PROGRESS_STEPS)
+    try:
+        found = connection.execute("PRAGMA integrity_check(1)" if thorough else "PRAGMA quick_check(1)").fetchone()[0]
+    finally:
+        connection.set_progress_handler(None, 0)
+    if found != "ok":
+        raise damaged(path, found) from sqlite3.DatabaseError(found)
+    if thorough:
+        suspicion(path).unlink(missing_ok=True)
