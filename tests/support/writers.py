@@ -105,7 +105,7 @@ class Writers:
         book: list[Drop] | None = None,
         tolerates: frozenset[int] = frozenset(),
     ) -> None:
-        self._inbox = inbox
+        self.inbox = inbox
         self._settle_s = settle_s
         self._pause_s = len(manners) / rate_hz
         self._seed = seed
@@ -195,7 +195,7 @@ class Writers:
     def _begin(self, content: bytes, *names: str, is_image: bool = True) -> Drop:
         drop = Drop(names, hashlib.sha256(content).hexdigest(), is_image=is_image)
         self.book.append(drop)
-        (self._inbox / names[0]).parent.mkdir(parents=True, exist_ok=True)
+        (self.inbox / names[0]).parent.mkdir(parents=True, exist_ok=True)
         return drop
 
     # The manners
@@ -204,21 +204,21 @@ class Writers:
         content = image_bytes(number)
         name = f"{chance.choice(('', '', 'ward 3/', 'ward 3/deep/'))}r{number}.png"
         drop = self._begin(content, name)
-        part = self._inbox / f"{name}.part"
+        part = self.inbox / f"{name}.part"
         part.write_bytes(content)
-        part.rename(self._inbox / name)
+        part.rename(self.inbox / name)
         drop.state = "there"
 
     def _write_careful(self, number: int, _chance: random.Random) -> None:
         content = image_bytes(number)
         drop = self._begin(content, f"c{number}.png")
-        write_durably(self._inbox / drop.names[0], content)
+        write_durably(self.inbox / drop.names[0], content)
         drop.state = "durable"
 
     def _write_slow(self, number: int, chance: random.Random) -> None:
         content = image_bytes(number, (60, 50))
         drop = self._begin(content, f"s{number}.png")
-        with self._unless_held_up(drop) as note, (self._inbox / drop.names[0]).open("wb", buffering=0) as file:
+        with self._unless_held_up(drop) as note, (self.inbox / drop.names[0]).open("wb", buffering=0) as file:
             for chunk in _chunks(content, chance):
                 note()
                 file.write(chunk)
@@ -232,7 +232,7 @@ class Writers:
         with self._unless_held_up(drop) as note:
             for chunk in _chunks(content, chance):
                 note()
-                with (self._inbox / drop.names[0]).open("ab", buffering=0) as file:
+                with (self.inbox / drop.names[0]).open("ab", buffering=0) as file:
                     file.write(chunk)
                 note()
                 self._breathe(self._settle_s / 5)
@@ -247,11 +247,11 @@ class Writers:
     def _write_same_name(self, number: int, _chance: random.Random) -> None:
         content = image_bytes(number)
         drop = self._begin(content, f"same-{self._seed}.png")
-        part = self._inbox / f".{number}.part"
+        part = self.inbox / f".{number}.part"
         part.write_bytes(content)
         while True:
             try:
-                os.link(part, self._inbox / drop.names[0])
+                os.link(part, self.inbox / drop.names[0])
             except FileExistsError:
                 if self._stopping:
                     part.unlink()
@@ -275,7 +275,7 @@ class Writers:
     def _write_renamed_twice(self, number: int, chance: random.Random) -> None:
         content = image_bytes(number)
         drop = self._begin(content, f"t{number}-first.png", f"t{number}-second.png")
-        first, second = (self._inbox / name for name in drop.names)
+        first, second = (self.inbox / name for name in drop.names)
         self._put(drop, content)
         self._breathe(chance.uniform(0, 1.5 * self._settle_s))
         with suppress(FileNotFoundError):  # taken already, under its first name
@@ -287,9 +287,9 @@ class Writers:
         self._put(drop, content)
 
     def _put(self, drop: Drop, content: bytes) -> None:
-        part = self._inbox / f".{drop.names[0]}.part"
+        part = self.inbox / f".{drop.names[0]}.part"
         part.write_bytes(content)
-        part.rename(self._inbox / drop.names[0])
+        part.rename(self.inbox / drop.names[0])
         drop.state = "there"
 
     @contextmanager
