@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.disks import LoopDisk, NoDisksError, scratch
+from support.signed import SERIAL, Maker
+
+from edge_agent.inference.bundle import read_contents
 
 _PROBE_MIB = 16
 
@@ -26,3 +29,21 @@ def quick_folder() -> Iterator[Path]:
     """An empty folder in memory, where no other program's writing is waited for."""
     with scratch() as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Somebody who builds and signs models."""
+    return Maker(tmp_path_factory.mktemp("maker") / "m")
+
+
+@pytest.fixture(scope="session")
+def good(maker: Maker) -> dict[str, bytes]:
+    """The files of a bundle that would be installed. Not to be changed."""
+    return read_contents(maker.bundle(SERIAL))
+
+
+@pytest.fixture
+def box(maker: Maker, tmp_path: Path) -> Path:
+    """A home that trusts the maker."""
+    return maker.trust(tmp_path / "home")
