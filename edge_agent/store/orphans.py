@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -124,20 +125,34 @@ def _without_record(database: Database, root: Path, progress: Progress) -> Itera
 def _give_back(path: Path, root: Path, inbox: Path) -> None:
     """Move an image to its place in the inbox, overwriting nothing."""
     target = make_folder(inbox, path.relative_to(root).parts[:-1])
-    if target.stat().st_dev == path.lstat().st_dev:
-        folder = open_folder(inbox, target.relative_to(inbox).parts)
-        try:
+    if _is_there(path, target / path.name):
+        path.unlink()  # an earlier try came half-way
+    elif target.stat().st_dev == path.lstat().st_dev:
+        with _opened(inbox, target) as folder:
             put_back(path, folder, path.name)
-        finally:
-            os.close(folder)
     else:
-        folder = open_folder(path.parent, ())
-        try:
+        with _opened(path.parent, path.parent) as folder:
             copy_file(folder, path.name, next(target / name for name in names_for(path.name, 0) if not os.path.lexists(target / name)))
-        finally:
-            os.close(folder)
         path.unlink()
     path.with_name(fit_name(path.name, NOTE_SUFFIX)).unlink(missing_ok=True)
+
+
+def _is_there(path: Path, target: Path) -> bool:
+    if not os.path.lexists(target):
+        return False
+    found, there = path.lstat(), target.lstat()
+    if os.path.samestat(found, there):
+        return True
+    return found.st_size == there.st_size and digest_in(None, str(path)) == digest_in(None, str(target))
+
+
+@contextmanager
+def _opened(root: Path, folder: Path) -> Iterator[int]:
+    descriptor = open_folder(root, folder.relative_to(root).parts)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _files(root: Path) -> Iterator[Path]:
