@@ -13,7 +13,7 @@ import msgspec
 
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake.placing import fit_name, is_free, make_folder, names_for, replacing, storage_error, sync_file_system
-from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, is_on, mounts_below
+from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below
 from edge_agent.intake.reading import open_folder
 from edge_agent.intake.settle import Stamp
 from edge_agent.intake.transfer import SourceFault, copy_file, digest_in, lstat_in, put_back, writing_to
@@ -133,8 +133,9 @@ class Disposal:
             os.close(folder)
 
     def _dispose_in(self, folder: int, path: PurePosixPath, record: Record, arrival: Arrival, *, resume: bool) -> Outcome:
-        self._note_mounted(folder)
         try:
+            device = os.fstat(folder).st_dev
+            self._note_mounted(device)
             found = lstat_in(folder, path.name)
             if found is not None and resume:
                 arrival = _recognise(found, path.name, folder, record, arrival) or arrival
@@ -154,11 +155,11 @@ class Disposal:
             return self._delete(path.name, folder, record_id, arrival)
         # Of a try that came half-way, a copy may lie on another file system already. A rename is never half done.
         sha256 = record.sha256 if resume else ""
-        target = self._place(self._rejected if rejected else self._done, path, record_id, note, (folder, sha256))
+        target = self._place(self._rejected if rejected else self._done, path, record_id, note, (device, sha256))
         return self._move(path.name, folder, target, arrival)
 
-    def _note_mounted(self, folder: int) -> None:
-        if self._stood_on is not None and not is_on(folder, self._stood_on):
+    def _note_mounted(self, device: int) -> None:
+        if self._stood_on is not None and not self._stood_on.has_device(device):
             self._mounted |= mounts_below(self._inbox).keys()
 
     def _missing(self, path: PurePosixPath, fault: OSError | None = None) -> Outcome:
@@ -180,15 +181,15 @@ class Disposal:
             return True
         return False
 
-    def _place(self, root: Path, path: PurePosixPath, record_id: int, note: str | None, copy_of: tuple[int, str] = (-1, "")) -> Path:
+    def _place(self, root: Path, path: PurePosixPath, record_id: int, note: str | None, copy_of: tuple[int, str] = (0, "")) -> Path:
         """Choose a free name, and write the note beside it.
 
-        ``copy_of`` is the folder that the image lies in and its SHA-256, where an earlier try may have copied it to another file system and
+        ``copy_of`` is the device that the image lies on and its SHA-256, where an earlier try may have copied it to another file system and
         not removed the original: the name of such a copy is as good as free.
         """
         folder = make_folder(root, path.parts[:-1])
-        source, copied_sha256 = copy_of
-        if copied_sha256 and folder.stat().st_dev == os.fstat(source).st_dev:
+        device, copied_sha256 = copy_of
+        if copied_sha256 and folder.stat().st_dev == device:
             copied_sha256 = ""  # a file with these bytes is another image
         for name in names_for(path.name, record_id):
             target = folder / name

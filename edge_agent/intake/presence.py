@@ -69,6 +69,10 @@ class Mount:
             return False
         return not (_BLOCK_DEVICES / self.device).exists()
 
+    def has_device(self, device: int) -> bool:
+        """Tell whether a file's ``st_dev`` is that of this mount."""
+        return self.device == f"{os.major(device)}:{os.minor(device)}"
+
     def to_text(self, inbox: Path) -> str:
         """Give the mount of an inbox as text for a database note."""
         return json.dumps({"inbox": str(inbox), "point": self.point, "kind": self.kind, "source": self.source})
@@ -109,12 +113,6 @@ def mounts_below(folder: Path) -> dict[str, Mount]:
     """Look up what is mounted inside a folder, by path relative to it. No file system is asked."""
     prefix = f"{folder}/".replace("//", "/")
     return {mount.point[len(prefix) :]: mount for _, mount in _read_table() if mount.point.startswith(prefix) and mount.point != "/"}
-
-
-def is_on(descriptor: int, mount: Mount) -> bool:
-    """Tell whether an open folder is on a mount, by the number of its device alone: quick enough for every image."""
-    device = os.fstat(descriptor).st_dev
-    return mount.device == f"{os.major(device)}:{os.minor(device)}"
 
 
 def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None = None) -> Mount:
