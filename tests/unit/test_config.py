@@ -199,3 +199,15 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
 
 def test_a_config_error_exits_10() -> None:
     assert ConfigError.exit_code == 10
+
+
+def test_rows_may_not_go_before_what_needs_them(tmp_path: Path) -> None:
+    assert _errors(tmp_path, "[retention]\nrows_max_age_days = 100\ndone_max_age_days = 100\nrejected_max_age_days = 0") == [
+        "retention.rejected_max_age_days: expected from 1 to retention.rows_max_age_days (100), got 0: "
+        "an image that is still there needs its record",
+        "retention.results_max_age_days: expected from 1 to retention.rows_max_age_days (100), got 365: "
+        "an image that is still there needs its record",
+    ]
+    file = tmp_path / "good.toml"
+    file.write_text("[retention]\nrows_max_age_days = 365")
+    assert load_config(file).retention.rows_max_age_days == 365

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,8 +19,14 @@ from edge_agent.errors import DiskFullError, StorageError
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Reason, Timing
 from edge_agent.store import database as database_module
+from edge_agent.store import events as events_module
+from edge_agent.store import schema as schema_module
+from edge_agent.store.attempts import Attempt
 from edge_agent.store.database import Database, Reader, Settlement
-from edge_agent.store.rows import RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
+from edge_agent.store.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
+from edge_agent.store.schema import SCHEMA_VERSION
+
+MIGRATIONS = Path(schema_module.__file__).with_name("migrations")
 
 
 @pytest.fixture
@@ -183,13 +190,156 @@ def test_an_id_is_never_used_twice(database: Database) -> None:
     assert database.insert([(make_record(), make_arrival())]) == [2]
 
 
-def test_a_newer_version_is_refused(path: Path) -> None:
-    Database(path).close()
+class TestAttempts:
+    """What is in hand, and who is to blame when the process dies."""
+
+    def test_a_record_ends_the_attempt(self, database: Database) -> None:
+        a, b = make_arrival("a"), make_arrival("b")
+        database.insert([], attempts=[a, b])
+        database.insert([(make_record(path="a"), a)])
+        assert database.blame(crashed=True) == [Attempt("b", 10, 20, 1, 0)]
+
+    def test_a_path_may_end_and_begin_in_one_transaction(self, database: Database) -> None:
+        a = make_arrival("a")
+        database.insert([], attempts=[a])
+        database.insert([(make_record(path="a"), a)], attempts=[a])
+        assert [attempt.path for attempt in database.blame(crashed=False)] == ["a"]
+
+    def test_crashes_and_deaths_add_up_and_are_counted_once(self, database: Database) -> None:
+        a = make_arrival("a")
+        for crashed in (True, False, True):
+            database.insert([], attempts=[a])
+            database.blame(crashed=crashed)
+            database.blame(crashed=crashed)
+        assert database.blame(crashed=True) == [Attempt("a", 10, 20, 2, 1)]
+
+    def test_an_attempt_that_ended_is_blamed_for_nothing(self, database: Database) -> None:
+        a, b = make_arrival("a"), make_arrival("b")
+        database.insert([], attempts=[a])
+        database.blame(crashed=True)
+        database.insert([], attempts=[a, b])
+        database.insert([], ended=["a", "b"])
+        assert database.blame(crashed=True) == [Attempt("a", 10, 20, 1, 0)], "what was counted before stays"
+
+    def test_a_stop_ends_them_all(self, database: Database) -> None:
+        a, b = make_arrival("a"), make_arrival("b")
+        database.insert([], attempts=[a])
+        database.blame(crashed=False)
+        database.insert([], attempts=[a, b])
+        database.insert([], ended=None)
+        assert database.blame(crashed=True) == [Attempt("a", 10, 20, 0, 1)]
+
+    def test_a_fault_of_ours_in_between_is_nobodys(self, database: Database) -> None:
+        database.insert([], attempts=[make_arrival("a")])
+        assert database.blame(crashed=None) == []
+        assert database.blame(crashed=True) == []
+
+    def test_another_file_of_that_name_begins_anew(self, database: Database) -> None:
+        database.insert([], attempts=[make_arrival("a")])
+        database.blame(crashed=True)
+        database.insert([], attempts=[make_arrival("a", mtime_ns=21)])
+        assert database.blame(crashed=False) == [Attempt("a", 10, 21, 0, 1)]
+
+    def test_names_that_are_not_utf_8(self, database: Database) -> None:
+        arrival = make_arrival(b"\xff.png".decode("utf-8", "surrogateescape"))
+        database.insert([], attempts=[arrival])
+        assert [attempt.path for attempt in database.blame(crashed=True)] == ["\\xff.png"]
+        database.insert([(make_record(path="\\xff.png"), arrival)])
+        assert database.blame(crashed=True) == []
+
+
+def test_events_are_kept_newest_first_and_not_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert database.events(10) == []
+    before = datetime.now(UTC)
+    database.insert([], events=[("one", "the first"), ("two", "the second")])
+    newest, oldest = database.events(10)
+    assert (newest.code, newest.message, oldest.code) == ("two", "the second", "one")
+    assert before <= newest.at <= datetime.now(UTC)
+    monkeypatch.setattr(events_module, "KEPT_EVENTS", 3)
+    for number in range(5):
+        database.insert([], events=[(f"{number}", "")])
+    assert [event.code for event in database.events(10)] == ["4", "3", "2"]
+    assert [event.code for event in database.events(2)] == ["4", "3"]
+
+
+class TestMigrations:
+    """Databases that an earlier version wrote."""
+
+    @pytest.fixture
+    def old(self, path: Path) -> list[dict[str, object]]:
+        """A database as the first version wrote it, with its SQL, and its rows."""
+        schema = MIGRATIONS / "0001.sql"
+        arrivals = [make_arrival("a"), make_arrival("b", inode=41), make_arrival("c/\udcff.png", inode=42)]
+        records = [
+            make_record(path="a"),
+            make_record(path="b", duplicate_of=1),
+            make_record(path="c/\\xff.png", status="rejected", model=None),
+        ]
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{schema.read_text('utf-8')}\nPRAGMA user_version = 1;\nCOMMIT;")
+            for record, arrival in zip(records, arrivals, strict=True):
+                row = row_from_record(record, arrival)
+                marks = ", ".join("?" * len(row))
+                connection.execute(f"INSERT INTO record ({', '.join((*RECORD_COLUMNS[1:], *FILE_COLUMNS))}) VALUES ({marks})", row)  # noqa: S608
+            connection.execute("INSERT INTO note VALUES ('agent', '{}')")
+        return contents(path)
+
+    def test_an_old_one_is_upgraded_with_everything_in_it(self, path: Path, old: list[dict[str, object]]) -> None:
+        with Reader(path) as reader:
+            assert (len(list(reader.records())), reader.events(9)) == (3, []), "a reader reads it as it is"
+        with Database(path) as database:
+            assert database.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
+            assert database.rows("PRAGMA integrity_check") == [("ok",)]
+            assert database.note("agent") == "{}"
+            assert contents(path) == old
+            assert database.insert([(make_record(path="d"), make_arrival("d"))], attempts=[make_arrival("e")], events=[("x", "y")]) == [4]
+        Database(path).close()
+
+    def test_it_is_then_what_a_new_one_is(self, path: Path, old: list[dict[str, object]], tmp_path: Path) -> None:
+        schemas = []
+        for each in (path, tmp_path / "new.db"):
+            with Database(each) as database:
+                schemas.append(database.rows("SELECT type, name, sql FROM sqlite_schema ORDER BY name"))
+        assert schemas[0] == schemas[1]
+
+    @pytest.mark.parametrize("statement", range(1, 5))
+    def test_one_that_fails_half_way_leaves_the_old_version(
+        self, path: Path, old: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, statement: int
+    ) -> None:
+        parts = (MIGRATIONS / "0002.sql").read_text("utf-8").split(";\n")
+        broken = tmp_path / "migrations"
+        broken.mkdir()
+        shutil.copy(MIGRATIONS / "0001.sql", broken)
+        (broken / "0002.sql").write_text(";\n".join([*parts[:statement], "CREATE TABLE record (x)", *parts[statement:]]))
+        monkeypatch.setattr(schema_module, "_MIGRATIONS", broken)
+        with pytest.raises(StorageError, match="already exists"):
+            Database(path)
+        assert contents(path) == old
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+            assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name IN ('attempt', 'event', 'day')").fetchone() == (0,)
+        monkeypatch.undo()
+        Database(path).close()
+        assert contents(path) == old
+
+    def test_there_is_a_step_to_every_version(self) -> None:
+        assert sorted(step.name for step in MIGRATIONS.iterdir()) == [f"{number:04}.sql" for number in range(1, SCHEMA_VERSION + 1)]
+
+    def test_a_newer_one_is_refused(self, path: Path) -> None:
+        Database(path).close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for opening in (Database, Reader):
+            with pytest.raises(StorageError, match=rf"newer edge-agent \(schema 99; this one knows {SCHEMA_VERSION}\)") as caught:
+                opening(path)
+            assert not caught.value.passes
+
+
+def contents(path: Path) -> list[dict[str, object]]:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    for opening in (Database, Reader):
-        with pytest.raises(StorageError, match=r"newer edge-agent \(schema 99; this one knows 2\)"):
-            opening(path)
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM record ORDER BY id")]
 
 
 def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
@@ -202,7 +352,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
 
 def test_a_damaged_file_is_named_with_the_next_step(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to look like one" * 100)
-    with pytest.raises(StorageError, match="damaged .*keeps it in a folder beside it"):
+    with pytest.raises(StorageError, match=r"damaged .*builds a new one by itself"):
         Database(path)
 
 
