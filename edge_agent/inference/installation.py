@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_agent.errors import ModelContractError, ModelError
+from edge_agent.errors import EdgeAgentError, ModelContractError, ModelError
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
 from edge_agent.inference.installed import KEPT_MODELS, InstalledModel, ModelStore, Pointer, is_whole
 from edge_agent.inference.trial import try_bundle
@@ -66,16 +66,17 @@ def install_bundle(store: ModelStore, bundle: Bundle, contents: Mapping[str, byt
         if refusal := serial_refusal(pointer, bundle, serial):
             raise ModelContractError(refusal)
         _remove_leftovers(store, pointer)
-        part = _write_part(store, contents)
         try:
+            part = _write_part(store, contents)
             try_bundle(part, bundle.digest)
             with store.changing() as pointer:
                 directory = _place(part, store.folder / folder_name(bundle), bundle.digest)
                 pointer = _with_installed(pointer, bundle, directory)
                 store.write(pointer)
-                _remove_leftovers(store, pointer)  # the folders of models that were forgotten; an agent has its model in memory
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            # What could not be finished, and models that were forgotten: an agent has its model in memory.
+            with suppress(EdgeAgentError):
+                _remove_leftovers(store, store.read())
         return _entry(pointer, bundle.digest)
 
 
@@ -189,7 +190,6 @@ def _without_old(pointer: Pointer) -> Pointer:
 
 def _write_part(store: ModelStore, contents: Mapping[str, bytes]) -> Path:
     """Write the files into a folder that is taken for nothing yet, and wait until the disk has them."""
-    part: Path | None = None
     try:
         part = Path(tempfile.mkdtemp(prefix=_PART_PREFIX, dir=store.folder))
         for name, content in contents.items():
@@ -200,8 +200,6 @@ def _write_part(store: ModelStore, contents: Mapping[str, bytes]) -> Path:
         part.chmod(store.folder.stat().st_mode & 0o777)  # mkdtemp made it for its user alone
         sync_folder(part)
     except OSError as fault:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
         raise storage_error(fault, f"write the model to {store.folder}") from fault
     return part
 
