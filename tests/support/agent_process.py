@@ -24,6 +24,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -89,8 +90,14 @@ def main(settings: dict[str, Any]) -> int:
     if kill_at := settings.get("kill_at"):
         put_kill_point(*KILL_POINTS[kill_at], settings.get("nth", 1))
 
+    classify_s = settings.get("classify_s", 0)
+
+    def take_time() -> None:
+        if classify_s:
+            time.sleep(classify_s)
+
     def load(_config: Any, count: int) -> list[FakeClassifier]:
-        return [FakeClassifier([], before=lambda: time.sleep(settings.get("classify_s", 0))) for _ in range(count)]
+        return [FakeClassifier([], before=take_time) for _ in range(count)]
 
     class TestedAgent(Agent):
         def __init__(self, config: Any, **options: Any) -> None:
@@ -193,6 +200,12 @@ def start_agent(home: Path, **settings: Any) -> ForkedProcess:
     """Start such a process, in a few milliseconds; its standard error can be read."""
     texts = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     return _server.start({"home": str(home), **texts})
+
+
+def exec_agent(home: Path, environment: dict[str, str], **settings: Any) -> subprocess.Popen[str]:
+    """Start such a process anew, with more environment: what must be there when a program is loaded."""
+    command = [sys.executable, __file__, json.dumps({"home": str(home), **settings})]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
 
 if __name__ == "__main__":

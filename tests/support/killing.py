@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from support.agent_process import run_agent, start_agent
@@ -57,10 +58,16 @@ def check_all_is_there_once(home: AgentHome, images: dict[str, bytes]) -> None:
     code, said = run_agent(home.home, once=True, on_done=home.config.intake.on_done, **given)
     assert code == 0, said
     deletes = home.config.intake.on_done == "delete"
-    book = [
-        Drop((name,), hashlib.sha256(content).hexdigest(), "there", is_image=is_image, overwritten=deletes and is_image)
-        for name, content in images.items()
-        for is_image in [content.startswith(b"\x89PNG")]
-    ]
+    book = book_of(images)
+    if deletes:
+        book = [replace(drop, overwritten=drop.is_image) for drop in book]
     assert faults_of(home.home, home.inbox, book) == []
     assert not deletes or home.files("done") == []
+
+
+def book_of(images: dict[str, bytes]) -> list[Drop]:
+    """The book of files that were put into an inbox as they are; what does not begin like a PNG is no image."""
+    return [
+        Drop((name,), hashlib.sha256(content).hexdigest(), "there", is_image=content.startswith(b"\x89PNG"))
+        for name, content in images.items()
+    ]

@@ -47,6 +47,8 @@ for timer in {" ".join(_QUIET_TIMERS)}; do ln -sfn /dev/null "etc/systemd/system
 for share in $2; do mkdir -p "./box$share"; mount --bind "$share" "./box$share"; done
 pivot_root . box-old
 umount --lazy /box-old
+# As systemd does on a machine, but not in a container: services see what is mounted after they were started.
+mount --make-rshared /
 exec env -i container=systemd-box PATH=/usr/sbin:/usr/bin:/sbin:/bin {SYSTEMD} --system --log-target=null systemd.unit=basic.target
 """
 
@@ -127,21 +129,7 @@ class SystemdBox:
 
     def run(self, script: str, *, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a line of shell in the box as root."""
-        command = [
-            "nsenter",
-            "--target",
-            str(self._init),
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--net",
-            "--cgroup",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ]
+        command = ["nsenter", f"--target={self._init}", *_NAMESPACES, "--", "sh", "-c", script]
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s)
         if check and done.returncode:
