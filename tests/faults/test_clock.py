@@ -38,7 +38,7 @@ def clock(quick_folder: Path) -> FakeClock:
 @contextmanager
 def working(home: AgentHome, clock: FakeClock) -> Iterator[None]:
     """Run an agent by that clock; it must end in good order."""
-    process = exec_agent(home.home, clock.environment, extra=RETENTION, heartbeat_s=0.05)
+    process = exec_agent(home.home, clock.environment, extra=RETENTION, heartbeat_s=0.1)
     with process:
         try:
             yield
@@ -100,12 +100,12 @@ def test_a_clock_that_jumps_a_year_both_ways(quick_folder: Path, clock: FakeCloc
         for ahead in (timedelta(), A_YEAR, timedelta(), -A_YEAR, timedelta()):
             clock.set_ahead(ahead)
             drops.come(clock, 2)
-            time.sleep(0.15)  # for the agent to look after old things
+            time.sleep(0.25)  # for the agent to look after old things
     for ahead in (A_YEAR, timedelta()):
         clock.set_ahead(ahead)
         with working(home, clock):
             drops.come(clock)
-            time.sleep(0.15)
+            time.sleep(0.25)
     check_all_is_there(home, drops)
 
     this_year = [name for name, at in zip(drops.images, drops.shown, strict=True) if abs(at - datetime.now(UTC)) < timedelta(days=1)]
