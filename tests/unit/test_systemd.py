@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.commands.doctor import BOX_CONFIG
 from edge_agent.config import HOME_VARIABLE
 from edge_agent.surfaces import systemd
 from model_build.data.phantom import save_phantom
@@ -139,7 +140,8 @@ def test_unit_and_code_agree(unit: configparser.ConfigParser, repository: Path) 
     program, *arguments = service["ExecStart"].split()
     assert program == INSTALLED
     assert service["Environment"] == f"{HOME_VARIABLE}=/var/lib/{service['StateDirectory']}"
-    assert arguments[arguments.index("--config") + 1].startswith(f"/etc/{service['ConfigurationDirectory']}/")
+    assert arguments[arguments.index("--config") + 1] == str(BOX_CONFIG)
+    assert "ConfigurationDirectory" not in service, "systemd would let the service write to /etc/edge-agent"
     assert f"\nu {service['User']} " in (repository / "systemd" / "edge-agent.sysusers.conf").read_text("utf-8")
 
 
