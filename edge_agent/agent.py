@@ -20,6 +20,7 @@ from edge_agent.errors import EdgeAgentError, InferenceError, ModelError, Source
 from edge_agent.inference.installed import ModelStore, load_configured_bundle
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount
+from edge_agent.patience import real_path
 from edge_agent.records import ModelIdentity
 from edge_agent.session import HEARTBEAT_S, MOUNT_NOTE, Ending, LoadClassifiers, Session
 from edge_agent.store.database import Reader
@@ -242,7 +243,7 @@ class Agent:
                 note = reader.note(MOUNT_NOTE)
         except StorageError:
             return False
-        inbox = self._config.inbox.resolve()
+        inbox = real_path(self._config.inbox)
         return note is not None and Mount.from_text(note, inbox) is not None
 
     def _wait_out(self, fault: EdgeAgentError, wait_s: float) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from edge_agent.errors import ConfigError
+from edge_agent.patience import real_path
 
 if TYPE_CHECKING:
     from msgspec.inspect import Type
@@ -305,7 +306,7 @@ def _check_table(struct: type[_S], table: Mapping[str, Any], prefix: str, base: 
 
 def _check_relations(config: Config, problems: list[str]) -> None:
     """What no single key can show: an inbox in which the agent would find its own output."""
-    inbox, home = Path(os.path.realpath(config.inbox)), Path(os.path.realpath(config.home))
+    inbox, home = real_path(config.inbox), real_path(config.home)
     if home.is_relative_to(inbox):
         problems.append(f"intake.inbox: {config.inbox} holds the home folder {config.home}; use a folder that does not")
     problems.extend(

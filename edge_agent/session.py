@@ -23,6 +23,7 @@ from edge_agent.errors import ConfigError, DiskFullError, SourceGoneError
 from edge_agent.intake.folder import FolderIntake
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount, check_present, mount_of
+from edge_agent.patience import real_path
 from edge_agent.records import Arrival, ModelIdentity, Record
 from edge_agent.store.ledger import DATABASE_NAME, Ledger
 from edge_agent.store.results import Mark
@@ -125,7 +126,7 @@ class Session:
         self._once = once
         self._load = load
         self._home = config.home.resolve()
-        self._inbox = config.inbox.resolve()
+        self._inbox = real_path(config.inbox)
         self._mailbox: SimpleQueue[Message] = SimpleQueue()
         self._work: SimpleQueue[Job | None] = SimpleQueue()
         self._ready: deque[Arrival] = deque()
@@ -287,7 +288,10 @@ class Session:
             if not self._camera_listed:
                 self._camera_listed = True
                 self._intake.rescan()  # the events of its last frames may still be on their way
-        return self._intake.is_quiet
+        if self._intake.is_quiet:
+            self._intake.check_root()  # files that went away with their share are not done
+            return True
+        return False
 
     def _in_hand_limit(self) -> int:
         return _IN_HAND_PER_WORKER * len(self._workers)

@@ -64,8 +64,8 @@ class Disposal:
         StorageError
             If the disk did not take something.
         """
-        if self._on_done == "delete" and all(record.status == "done" for record in records):
-            return
+        if self._is_remote() or (self._on_done == "delete" and all(record.status == "done" for record in records)):
+            return  # what others wrote to a share is not in this machine's cache
         try:
             sync_file_system(self._inbox)
         except FileNotFoundError:
@@ -97,6 +97,8 @@ class Disposal:
         StorageError
             If the home folder can not be written. The image is still in the inbox, or whole in its new place.
         """
+        if self._is_remote() and self._is_away():
+            return "refused"  # asked with patience; a server that died would hold up whatever comes below
         if resume:
             self._finish_leaving(record.id or 0, arrival)
         path = PurePosixPath(arrival.path)
@@ -173,6 +175,9 @@ class Disposal:
             if any(path.is_relative_to(point) for point in lost):
                 return "refused"
         return "gone"
+
+    def _is_remote(self) -> bool:
+        return self._stood_on is not None and self._stood_on.is_remote
 
     def _is_away(self) -> bool:
         try:

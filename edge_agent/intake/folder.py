@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from edge_agent.config import IntakeConfig
+from edge_agent.intake import presence
 from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below, source_gone
 from edge_agent.intake.scan import IgnoreRule, Listing, Seen, Unreadable
 from edge_agent.intake.settle import AttentiveClock, SettleTable, Stamp
+from edge_agent.patience import NoAnswerError, ask_within
 from edge_agent.records import Arrival
 
 if TYPE_CHECKING:
@@ -76,12 +78,14 @@ class FolderIntake:
         self._has_all_events = False
         self._told: Told | None = None
         self._listing: Listing | None = None
-        self._wants_full = False
+        self._wants_full = True
         self._left_out = 0
         self._rescan_at_s = 0.0
         # Sub-folders on file systems of their own. The kernel's events of what lies below a mount may not reach the watch.
         self._mounted: list[str] = []
         self._poll_at_s = math.inf
+        # How long the server of a share is waited for; a local disk needs no patience.
+        self._patience_s: float | None = None
 
     def start(self, notify: Callable[[str | None], None]) -> None:
         """Watch the inbox and begin the first full pass. The watch comes first, so that nothing falls between the two.
@@ -158,12 +162,10 @@ class FolderIntake:
         if path in self._in_flight:
             self._in_flight[path] = True
             return
-        try:
-            found = self._look(path)
-        except OSError as fault:
-            self._note_fault(path, fault)
-            return
-        if found is None:
+        [found] = self._look_at([path])
+        if isinstance(found, OSError):
+            self._note_fault(path, found)
+        elif found is None:
             self._table.forget(path)
         elif stat.S_ISDIR(found.st_mode):
             self._list_too(path)
@@ -183,19 +185,20 @@ class FolderIntake:
         if not due:
             return []
         still: list[Seen] = []
-        for path, stamp in due:
-            try:
-                found = self._look(path)
-            except OSError as fault:
-                self._note_fault(path, fault)
-                continue
-            if found is None or stat.S_ISDIR(found.st_mode):
-                continue
-            now = Stamp.of_stat(found)
-            if now.same_content(stamp):
-                still.append((path, now))
+        are_missing = False
+        for (path, stamp), found in zip(due, self._look_at([path for path, _ in due]), strict=True):
+            if isinstance(found, OSError):
+                self._note_fault(path, found)
+            elif found is not None and not stat.S_ISDIR(found.st_mode):
+                now = Stamp.of_stat(found)
+                if now.same_content(stamp):
+                    still.append((path, now))
+                else:
+                    self._table.observe(path, now, self._clock.look_ns())
             else:
-                self._table.observe(path, now, self._clock.look_ns())
+                are_missing = True
+        if are_missing:
+            self.check_root()  # taken away one by one, or all of them with their disk?
         arrivals = [self._arrival(path, stamp) for path, stamp in (self._unknown(still) if still else ())]
         self._in_flight.update((arrival.path, False) for arrival in arrivals)
         return arrivals
@@ -249,7 +252,7 @@ class FolderIntake:
         return self._new_listing(self._mounted) if now_s >= self._poll_at_s else None
 
     def _new_listing(self, folders: list[str]) -> Listing:
-        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable)
+        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable, self._patience_s)
 
     def _list_too(self, folder: str) -> None:
         if self._listing is None:
@@ -276,10 +279,13 @@ class FolderIntake:
 
     def _note_mounted(self) -> None:
         """Have listed again and again what is mounted inside the inbox, unless that is done with all of it, or is not wanted."""
+        inside = {path: mount for path, mount in mounts_below(self._inbox).items() if not self._rule.ignores(path)}
+        is_remote = self._mount.is_remote or any(mount.is_remote for mount in inside.values())
+        self._patience_s = presence.ANSWER_S if is_remote else None
         if not self._has_all_events or self._config.watch == "native":
             self._mounted, self._poll_at_s = [], math.inf
             return
-        mounted = sorted(path for path in mounts_below(self._inbox) if not self._rule.ignores(path))
+        mounted = sorted(inside)
         if mounted != self._mounted:
             _log.info("polling_inside file_systems=%d", len(mounted))
             self._mounted = mounted
@@ -288,16 +294,16 @@ class FolderIntake:
     def _log_refusal(self, reason: str | None) -> None:
         _log.warning("watch_refused reason=%r poll_s=%g advice='raise fs.inotify.max_user_watches'", reason, self._config.poll_interval_s)
 
-    # One file
+    # Some files
 
-    def _look(self, path: str) -> os.stat_result | None:
-        """``lstat`` of a file, folder or link; None for what is gone or is none of these. Raises OSError where nobody can tell."""
+    def _look_at(self, paths: list[str]) -> list[os.stat_result | OSError | None]:
+        """Look at files; see :func:`_look`."""
+        if self._patience_s is None:
+            return [_look(self._inbox / path) for path in paths]
         try:
-            found = os.lstat(self._inbox / path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        mode = found.st_mode
-        return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None
+            return ask_within(self._patience_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
+        except NoAnswerError:
+            raise source_gone(self._inbox, "its disk or server does not answer") from None
 
     def _note_fault(self, path: str, fault: OSError) -> None:
         """Take note of a file that nobody can look at now; the next pass looks again."""
@@ -320,3 +326,15 @@ class FolderIntake:
 
 def _has_events(config: IntakeConfig, mount: Mount) -> bool:
     return config.watch == "native" or (config.watch == "auto" and not mount.is_remote)
+
+
+def _look(path: Path) -> os.stat_result | OSError | None:
+    """``lstat`` of a file, folder or link; None for what is gone or is none of these, the fault where nobody can tell."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as fault:
+        return fault
+    mode = found.st_mode
+    return found if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode) else None

@@ -10,13 +10,13 @@ import errno
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 from edge_agent.errors import SourceGoneError
+from edge_agent.patience import NoAnswerError, ask_within
 
 AWAY_ERRNOS = frozenset(
     {
@@ -28,7 +28,6 @@ AWAY_ERRNOS = frozenset(
 """What the kernel says when a disk was pulled or a server does not answer; a healthy file system says none of it."""
 ANSWER_S = 10.0
 """An inbox that has not answered after so long does not answer. Well below the time after which systemd's watchdog ends the agent."""
-_ASK_AGAIN_S = 1.0
 
 # Where others write past this kernel, it sees no change. FUSE kinds are "fuse." and a name, and mostly reach over a network.
 _REMOTE_KINDS = frozenset(
@@ -118,7 +117,7 @@ def mounts_below(folder: Path) -> dict[str, Mount]:
 def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None = None) -> Mount:
     """See that the inbox is there, can be listed, and stands on what it stood on before.
 
-    The look is done by another thread: a server that died may never answer, and nothing in Python could interrupt the wait for it.
+    It is asked with patience, see :func:`edge_agent.patience.ask_within`: a server that died may never answer.
 
     Parameters
     ----------
@@ -140,11 +139,12 @@ def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None
         If the folder is missing, is no folder, can not be listed or does not answer, if its disk was pulled, or if the mount on which it
         stood is not there any more.
     """
-    found = _look(inbox, ANSWER_S if answer_s is None else answer_s)
-    if found is None:
-        raise source_gone(inbox, "its disk or server does not answer")
-    if isinstance(found, OSError):
-        raise source_gone(inbox, _reason(found)) from found
+    try:
+        found = ask_within(ANSWER_S if answer_s is None else answer_s, ("look", inbox), lambda: _look_at(inbox))
+    except NoAnswerError:
+        raise source_gone(inbox, "its disk or server does not answer") from None
+    except OSError as fault:
+        raise source_gone(inbox, _reason(fault)) from fault
     if found.is_pulled:
         raise source_gone(inbox, "its disk was pulled out")
     if expected is not None:
@@ -160,40 +160,6 @@ def source_gone(inbox: Path, reason: str) -> SourceGoneError:
         f"the inbox {inbox} is away ({reason}): plug in or mount its disk or share, or create the folder; "
         "no image is lost, and work goes on when it is back"
     )
-
-
-class _Look(threading.Thread):
-    """One look at an inbox. It may never end."""
-
-    hanging: ClassVar[dict[Path, _Look]] = {}
-    """Looks that have not ended, so that a dead server costs one thread and not one for each question."""
-
-    def __init__(self, inbox: Path) -> None:
-        super().__init__(name="look", daemon=True)
-        self._inbox = inbox
-        self.found: Mount | OSError | None = None
-
-    def run(self) -> None:
-        try:
-            self.found = _look_at(self._inbox)
-        except OSError as fault:
-            self.found = fault
-
-
-def _look(inbox: Path, answer_s: float) -> Mount | OSError | None:
-    """Look at an inbox; None where it does not answer."""
-    earlier = _Look.hanging.get(inbox)
-    if earlier is not None:
-        earlier.join(min(answer_s, _ASK_AGAIN_S))
-        if earlier.is_alive():
-            return None
-        _Look.hanging.pop(inbox, None)  # what it found is old
-    look = _Look(inbox)
-    look.start()
-    look.join(answer_s)
-    if look.is_alive():
-        _Look.hanging[inbox] = look
-    return look.found
 
 
 def _look_at(inbox: Path) -> Mount:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from edge_agent.intake.presence import source_gone
 from edge_agent.intake.settle import Order, Stamp
+from edge_agent.patience import NoAnswerError, ask_within
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +136,8 @@ class Listing:
         What to list, relative to the inbox; "" is all of it.
     unreadable : Unreadable, optional
         Takes note of what could not be looked at.
+    patience_s : float, optional
+        How long to wait for an answer, where it may never come: on a share. Such a pass costs a thread for each slice.
 
     Attributes
     ----------
@@ -145,8 +148,16 @@ class Listing:
     """
 
     def __init__(
-        self, inbox: Path, rule: IgnoreRule, order: Order, limit: int, folders: Iterable[str] = ("",), unreadable: Unreadable | None = None
+        self,
+        inbox: Path,
+        rule: IgnoreRule,
+        order: Order,
+        limit: int,
+        folders: Iterable[str] = ("",),
+        unreadable: Unreadable | None = None,
+        patience_s: float | None = None,
     ) -> None:
+        self._patience_s = patience_s
         self._inbox = inbox
         self._unreadable = Unreadable() if unreadable is None else unreadable
         self._rule = rule
@@ -188,25 +199,27 @@ class Listing:
         Raises
         ------
         SourceGoneError
-            If the inbox can not be listed.
+            If the inbox can not be listed, or does not answer. This pass is over then.
         """
-        until_s = time.monotonic() + _SLICE_S
-        batch: list[Seen] = []
-        looks = 0
-        while (seen := self._next()) is not None:
-            looks += 1
-            if seen[0] not in leave_out:
-                if self._last_rank is not None and seen[1].rank(self._order) > self._last_rank:
+        if self._patience_s is None:
+            seen, is_over = self._slice()
+        else:
+            try:
+                seen, is_over = ask_within(self._patience_s, ("list", self._inbox), self._slice)
+            except NoAnswerError:
+                raise source_gone(self._inbox, "its disk or server does not answer") from None
+        batch = []
+        for path, stamp in seen:
+            if path not in leave_out:
+                if self._last_rank is not None and stamp.rank(self._order) > self._last_rank:
                     self.left_out += 1
                 else:
-                    batch.append(seen)
-            if len(batch) == BATCH_FILES or (looks % _LOOKS_PER_TIME_CHECK == 0 and time.monotonic() > until_s):
-                break
+                    batch.append((path, stamp))
         if batch:
             self._found.extend(_Ranked(stamp.rank(self._order), path, stamp) for path, stamp in unknown(batch))
         if len(self._found) >= 2 * self._limit:
             self._drop_last()
-        return seen is not None
+        return not is_over
 
     def take_found(self) -> list[Seen]:
         """Hand over the files found so far, as many as are wanted, and forget them."""
@@ -214,12 +227,21 @@ class Listing:
         found, self._found = self._found, []
         return [(each.path, each.stamp) for each in found]
 
-    def _next(self) -> Seen | None:
-        while (seen := next(self._files, None)) is None:
-            if not self._folders:
-                return None
-            self._files = scan_folder(self._inbox, self._rule, self._folders.pop(), self._unreadable)
-        return seen
+    def _slice(self) -> tuple[list[Seen], bool]:
+        """List a few files; tell whether they were the last."""
+        until_s = time.monotonic() + _SLICE_S
+        seen: list[Seen] = []
+        while len(seen) < BATCH_FILES:
+            each = next(self._files, None)
+            if each is not None:
+                seen.append(each)
+            elif self._folders:
+                self._files = scan_folder(self._inbox, self._rule, self._folders.pop(), self._unreadable)
+            else:
+                return seen, True
+            if len(seen) % _LOOKS_PER_TIME_CHECK == 0 and time.monotonic() > until_s:
+                break
+        return seen, False
 
     def _drop_last(self) -> None:
         """Keep the wanted number of files. What is behind the last of them need not even be asked for: the next pass comes anyway."""

@@ -15,9 +15,11 @@ import pytest
 from support.disks import NoDisksError, memory_disk
 from support.share import NoShareError, Share
 
+from edge_agent import patience
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import presence
 from edge_agent.intake.presence import Mount, check_present, mount_of, mounts_below
+from edge_agent.patience import real_path
 
 
 @pytest.fixture
@@ -231,3 +233,12 @@ class TestShare:
         share.answer("well")
         check_present(share.mount_point, None)
         assert threading.active_count() == threads
+
+    def test_links_to_it_are_not_resolved_for_ever(self, share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+        link = share.mount_point.with_name("link")
+        link.symlink_to(share.mount_point)
+        assert real_path(link / "sub") == share.mount_point / "sub"
+        monkeypatch.setattr(patience, "_RESOLVE_S", 0.2)
+        share.answer("hang")
+        assert real_path(link / "sub") == link / "sub"
+        share.answer("well")
