@@ -1,4 +1,4 @@
-"""The whole agent as systemd sees it: ready, alive, stopping."""
+"""The whole agent as systemd sees it: ready, alive, reloading, stopping."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield receiver
 
 
-def test_the_agent_reports_ready_then_life_then_its_stop(tmp_path: Path, manager: socket.socket, repository: Path) -> None:
+def test_the_agent_reports_ready_then_life_then_a_reload_then_its_stop(tmp_path: Path, manager: socket.socket, repository: Path) -> None:
     if not (repository / "edge_agent" / "models" / "cxr-pneumonia" / "manifest.json").is_file():
         pytest.skip("the bundle that ships is not there")
     home = tmp_path / "home"
     (home / "inbox").mkdir(parents=True)
     environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
     environment.pop("WATCHDOG_PID", None)
-    command = [sys.executable, "-m", "edge_agent.cli", "run", "--home", str(home)]
+    config = tmp_path / "edge-agent.toml"
+    config.write_text("")
+    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config), "--home", str(home)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as agent:
         try:
             assert manager.recv(4096) == b"READY=1"
@@ -39,6 +41,13 @@ def test_the_agent_reports_ready_then_life_then_its_stop(tmp_path: Path, manager
             assert any(message.startswith(b"STATUS=0 done") for message in seen)
             save_phantom(home / "inbox" / "a.png", 0, rows=256, columns=256)
             while not manager.recv(4096).startswith(b"STATUS=1 done"):
+                pass
+            config.write_text("[log]\nlevel = 'debug'\n")
+            agent.send_signal(signal.SIGHUP)
+            while not manager.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+                pass
+            assert manager.recv(4096) == b"READY=1"
+            while manager.recv(4096) != b"WATCHDOG=1":
                 pass
             agent.send_signal(signal.SIGTERM)
             while manager.recv(4096) != b"STOPPING=1":
