@@ -21,7 +21,7 @@ from support.signed import SERIAL, Maker, check_is_sound, folders, install
 
 from edge_agent import cli
 from edge_agent.errors import ModelError
-from edge_agent.inference import trial
+from edge_agent.inference import installation, trial
 from edge_agent.inference.installed import ModelStore
 from model_build.signing import read_private_key
 
@@ -193,7 +193,13 @@ def test_a_module_beside_the_archive_is_not_run(maker: Maker, box: Path, monkeyp
 # Its serial
 
 
-def test_a_replayed_older_serial(maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the trial in a child process, which takes most of the time of an installation."""
+    monkeypatch.setattr(installation, "try_bundle", lambda *_: None)
+
+
+def test_a_replayed_older_serial(untried: None, maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
     1. Serial 9 is installed, then taken back by rollback. Somebody sends serial 8, signed when it was new.
     Result: refused, also after the rollback; installed only where somebody names the serial.
@@ -218,7 +224,9 @@ def test_a_model_older_than_the_one_that_came_with_the_program(maker: Maker, box
 
 
 @pytest.mark.parametrize("serial", [2, 7])
-def test_the_same_serial_with_another_digest(serial: int, maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_serial_with_another_digest(
+    serial: int, untried: None, maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if serial != 2:  # that one came with the program
         install(maker.archive(serial), box)
     other = maker.archive(serial, note="another")
