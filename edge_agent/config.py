@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "EDGE_AGENT_HOME"
 DEFAULT_HOME = Path("edge-agent-home")
+BOX_CONFIG = Path("/etc/edge-agent/edge-agent.toml")
+"""Where scripts/install puts it."""
 # Folders of the home that the agent writes into itself: an inbox in one of them would classify its own output.
 WRITTEN_FOLDERS = ("results", "done", "rejected", "state")
 
@@ -211,6 +213,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def trusted_keys(self) -> Path:
         """The folder of the keys that may sign bundles: ``model.trusted_keys``, else ``keys`` in the home."""
         return self.model.trusted_keys if self.model.trusted_keys is not None else self.home / "keys"
+
+
+def config_of_box(path: Path | None, home: Path | None) -> Path | None:
+    """Name the configuration that a command about a whole box means: where it is given neither one nor a home, the installed agent's.
+
+    Parameters
+    ----------
+    path, home : Path or None
+        From the command line.
+
+    Returns
+    -------
+    Path or None
+        For :func:`load_config`.
+    """
+    return BOX_CONFIG if path is None and home is None and os.access(BOX_CONFIG, os.F_OK) else path
 
 
 def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | None = None, bundle: Path | None = None) -> Config:

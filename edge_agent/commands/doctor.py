@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from edge_agent.doctor.examine import Subject
     from edge_agent.doctor.finding import Finding
 
-BOX_CONFIG = Path("/etc/edge-agent/edge-agent.toml")
-"""Where scripts/install puts it."""
-
 
 @click.command(name="doctor")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
@@ -45,13 +42,12 @@ def command(config_path: Path | None, home: Path | None, form: Literal["table", 
 
 def _subject(config_path: Path | None, home: Path | None) -> Subject:
     """Find the agent that is meant, and go on with the rights of its user."""
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
     from edge_agent.doctor.access import become_agent
     from edge_agent.doctor.examine import Subject
     from edge_agent.errors import ConfigError
 
-    if config_path is None and home is None and os.access(BOX_CONFIG, os.F_OK):
-        config_path = BOX_CONFIG
+    config_path = config_of_box(config_path, home)
     fault = ""
     try:
         config = load_config(config_path, home=home)

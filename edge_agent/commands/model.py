@@ -61,7 +61,8 @@ def _on_a_home(function: _Function) -> _Function:
 def command() -> None:
     """Show, verify, install and change the models of this box.
 
-    A running agent takes over within seconds what is activated here; no image is lost.
+    A running agent takes over within seconds what is activated here; no image is lost. Without --config and --home the commands are about
+    the agent that is installed on this box.
     """
 
 
@@ -70,9 +71,9 @@ def command() -> None:
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or programs.")
 def list_models(config_path: Path | None, home: Path | None, form: Literal["text", "json"]) -> None:
     """List the models of this box and say which one runs. Changes nothing."""
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
 
-    config = load_config(config_path, home=home)
+    config = load_config(config_of_box(config_path, home), home=home)
     listing = read_listing(config)
     if form == "json":
         click.echo(msgspec.json.encode(listing).decode())
@@ -92,14 +93,14 @@ def verify(bundle_path: Path, config_path: Path | None, home: Path | None) -> No
     """
     import tempfile
 
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
     from edge_agent.errors import ModelContractError
     from edge_agent.inference.bundle import read_contents, verify_bundle
     from edge_agent.inference.installation import serial_refusal
     from edge_agent.inference.installed import ModelStore
     from edge_agent.inference.trial import try_bundle
 
-    config = load_config(config_path, home=home)
+    config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(bundle_path)
     bundle = verify_bundle(bundle_path, contents, allow_unsigned=config.model.allow_unsigned, trusted_keys=config.trusted_keys)
     with tempfile.TemporaryDirectory(prefix="edge-agent-verify-") as folder:
@@ -122,11 +123,11 @@ def install(archive: Path, config_path: Path | None, home: Path | None, serial: 
 
     The model that runs stays until the new one is whole on the disk, also through a power cut.
     """
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
     from edge_agent.inference.bundle import read_contents, verify_bundle
     from edge_agent.inference.installation import install_bundle
 
-    config = load_config(config_path, home=home)
+    config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(archive)
     store = _open_store(config)
     bundle = verify_bundle(archive, contents, allow_unsigned=config.model.allow_unsigned, trusted_keys=config.trusted_keys)
@@ -145,10 +146,10 @@ def activate(name: str, config_path: Path | None, home: Path | None) -> None:
     NAME is what "list" shows: NAME-SERIAL-DIGEST, as much of its beginning as tells it from the others, or "shipped" for the model that
     came with the program.
     """
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
     from edge_agent.inference.installation import activate_installed, activate_shipped
 
-    config = load_config(config_path, home=home)
+    config = load_config(config_of_box(config_path, home), home=home)
     store = _open_store(config)
     if name == SHIPPED:
         activate_shipped(store)
@@ -163,9 +164,9 @@ def activate(name: str, config_path: Path | None, home: Path | None) -> None:
 @_on_a_home
 def rollback(config_path: Path | None, home: Path | None) -> None:
     """Bring back the model that ran before. The one that is left is not gone back to, unless it is activated by name."""
-    from edge_agent.config import load_config
+    from edge_agent.config import config_of_box, load_config
 
-    config = load_config(config_path, home=home)
+    config = load_config(config_of_box(config_path, home), home=home)
     back = _open_store(config).rollback("somebody asked for it by  edge-agent model rollback")
     click.echo(f"active: {back.name} {back.version} (serial {back.serial})" if back else "active: the model that came with the program")
     _tell_if_overruled(config)

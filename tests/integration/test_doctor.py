@@ -14,8 +14,7 @@ import pytest
 from support.agents import AgentHome, drop, image_bytes
 from support.disks import NoDisksError, memory_disk
 
-from edge_agent import cli
-from edge_agent.commands import doctor as doctor_command
+from edge_agent import cli, config
 from edge_agent.doctor.finding import AREAS
 
 Found = dict[str, dict[str, str]]
@@ -23,7 +22,7 @@ Found = dict[str, dict[str, str]]
 
 @pytest.fixture(autouse=True)
 def no_installed_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor_command, "BOX_CONFIG", tmp_path / "not-installed.toml")
+    monkeypatch.setattr(config, "BOX_CONFIG", tmp_path / "not-installed.toml")
 
 
 def examine(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, Found]:

@@ -13,7 +13,7 @@ from support.bundles import replace_file
 from support.killer_model import make_killer_model
 from support.signed import Maker, check_is_sound, folders
 
-from edge_agent import session
+from edge_agent import config, session
 from edge_agent.agent import load_classifiers
 from edge_agent.cli import main
 from edge_agent.commands.status import read_status
@@ -84,6 +84,26 @@ def test_a_model_is_verified_installed_listed_rolled_back_and_activated(
     assert states(box, capsys) == {"0.4.0": "active", "0.3.0": "left", "shipped": "previous"}
     assert main(["model", "activate", "shipped", *home]) == 0
     assert states(box, capsys) == {"0.4.0": "previous", "0.3.0": "left", "shipped": "active"}
+
+
+def test_without_options_the_commands_are_about_the_installed_agent(
+    box: Path, archives: dict[int, Path], tmp_path: Path, untried: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    1. As scripts/install leaves a box: the home and the trusted keys stand in its configuration, and the keys not in the home.
+    Result: no option is needed, and another home that is named has nothing to do with it.
+    """
+    (box / "keys").rename(tmp_path / "keys")
+    installed = tmp_path / "installed.toml"
+    installed.write_text(f'home = "{box}"\n[model]\ntrusted_keys = "{tmp_path / "keys"}"\n')
+    monkeypatch.setattr(config, "BOX_CONFIG", installed)
+    (tmp_path / "other").mkdir()
+    assert main(["model", "install", str(archives[3]), "--home", str(tmp_path / "other")]) == 20
+    assert main(["model", "install", str(archives[3])]) == 0
+    capsys.readouterr()
+    assert main(["model", "list"]) == 0
+    assert capsys.readouterr().out.startswith("active")
+    assert states(box, capsys)["shipped"] == "previous"
 
 
 def test_the_list_is_made_for_people_too(

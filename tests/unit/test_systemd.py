@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.commands.doctor import BOX_CONFIG
-from edge_agent.config import HOME_VARIABLE
+from edge_agent.config import BOX_CONFIG, HOME_VARIABLE
 from edge_agent.surfaces import systemd
 from model_build.data.phantom import save_phantom
 
