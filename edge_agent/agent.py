@@ -40,7 +40,15 @@ STEADY_S = 60.0
 """A session that lasted so long was no part of the trouble: the next wait begins with the first again."""
 PROVEN_AFTER = 20
 """So many images without an inference error, and an installed model is not gone back from any more."""
+ALIVE_S = 1.0
+"""A start that takes long says so that often."""
+ALIVE_PATIENCE_S = 60.0
+"""How long one step of it may take: the slowest is a disk that does not answer for a while."""
 _REFUSED = "The changed configuration can not be used, so the agent goes on with the one before"
+
+
+class _StopAskedError(EdgeAgentError):
+    """Somebody asked for a stop while a session was about to begin."""
 
 
 def load_classifiers(config: Config, count: int) -> Sequence[SupportsClassify]:
@@ -106,6 +114,7 @@ class Agent:
         self._good_images = 0
         self._is_ready = False
         self._started_at_s: float | None = None
+        self._said_alive_s = 0.0
         self.untold: list[tuple[str, str]] = []
 
     def run(self) -> None:
@@ -172,6 +181,8 @@ class Agent:
             began_s = time.monotonic()
             try:
                 ending = self._run_session()
+            except _StopAskedError:
+                break
             except EdgeAgentError as fault:
                 if time.monotonic() - began_s > STEADY_S:
                     wait_s = FIRST_WAIT_S
@@ -188,6 +199,7 @@ class Agent:
 
     def _run_session(self) -> Ending:
         self._started_at_s = None
+        self._said_alive_s = time.monotonic()
         self._model_stamp = self._models.stamp()
         session = self.session = Session(self._config, self, once=self._once, load=self._load)
         if self._stop_asked:  # asked while there was no session to hear of it
@@ -276,6 +288,22 @@ class Agent:
         self._is_ready = True
         systemd.notify_ready()
         self.working(f"{self.counts['done']} done, {self.counts['rejected']} rejected")
+
+    def alive(self) -> None:
+        """Hear that a long start goes on: a large database is looked through or built again.
+
+        Raises
+        ------
+        EdgeAgentError
+            Where a stop was asked for. The next start takes the work up again.
+        """
+        if self._stop_asked:
+            raise _StopAskedError("stopped at the start")
+        now_s = time.monotonic()
+        if now_s >= self._said_alive_s + ALIVE_S:
+            self._said_alive_s = now_s
+            systemd.notify_starting(ALIVE_PATIENCE_S)
+            systemd.notify_status("starting: looking through the database and the results")
 
     def working(self, line: str) -> None:
         """Show that work goes on."""

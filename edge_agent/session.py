@@ -85,6 +85,9 @@ class Host(Protocol):
     def started(self, model: ModelIdentity) -> None:
         """Hear that the session is ready: the model is loaded and the inbox is watched."""
 
+    def alive(self) -> None:
+        """Hear, many times a second, that a long start goes on; raises where it is to be given up for a stop."""
+
     def working(self, line: str) -> None:
         """Show that work goes on, with a line for people."""
 
@@ -183,7 +186,7 @@ class Session:
         self._make_folders(with_inbox=is_new)
         classifiers = self._load(self._config, self._config.model.threads or len(os.sched_getaffinity(0)))
         intake = self._config.intake
-        self._ledger = Ledger(self._home, self._inbox, intake.on_done)
+        self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._host.alive)
         at_exit.callback(self._ledger.close, sync_patience_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
         self._check_inbox()
         self._suspects = Suspects(self._ledger.blame(blame))

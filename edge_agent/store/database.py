@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from edge_agent.errors import StorageError
+from edge_agent.errors import EdgeAgentError, StorageError
 from edge_agent.intake.placing import printable_path
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival, Record
@@ -271,7 +271,7 @@ class Database(Reader):
                 self._connection.execute("PRAGMA foreign_keys = ON")
                 upgrade(self._connection, self._version)
                 self._version = SCHEMA_VERSION
-            except (sqlite3.Error, StorageError):
+            except (sqlite3.Error, EdgeAgentError):
                 self._connection.close()
                 raise
 

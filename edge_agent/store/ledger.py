@@ -52,7 +52,7 @@ class Ledger:
     on_done : {"move", "keep", "delete"}
         See :class:`~edge_agent.intake.disposal.Disposal`.
     progress : callable, optional
-        Called many times a second while opening and :meth:`recover` take long.
+        Called many times a second while opening and :meth:`recover` take long. What it raises ends them; the next start takes them up.
 
     Raises
     ------
@@ -95,6 +95,7 @@ class Ledger:
         waiting = self._database.undisposed()
         restamped = []
         for record, arrival in waiting:
+            self._progress()
             outcome = self._disposal.dispose(record, arrival, resume=True)
             self._settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
             # A disk that was plugged in again may number its files anew: this one is to be known when it is seen in the inbox.

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from edge_agent.errors import DatabaseDamagedError
+from edge_agent.errors import DatabaseDamagedError, EdgeAgentError
 from edge_agent.intake.placing import storage_error
 
 Progress = Callable[[], None]
-"""Called every now and then by what takes long, so that whoever watches over this process knows that it lives."""
+"""Called every now and then by what takes long, so that whoever watches over this process knows that it lives. It may raise an
+EdgeAgentError, to have it given up."""
 
 _PROGRESS_STEPS = 100_000
 _READ_BYTES = 1024 * 1024
@@ -54,17 +55,27 @@ def check_sound(connection: sqlite3.Connection, path: Path, progress: Progress) 
         If a page, a row or (where damage has been met before) an index is not what it should be.
     sqlite3.Error, StorageError
         If it can not even be read.
+    EdgeAgentError
+        What ``progress`` raises.
     """
+    given_up: list[EdgeAgentError] = []
 
     def live() -> int:
-        progress()
-        return 0
+        try:
+            progress()
+        except EdgeAgentError as why:  # SQLite lets no exception through
+            given_up.append(why)
+        return len(given_up)
 
     _read_ahead(path, progress)
     thorough = suspicion(path).exists()
     connection.set_progress_handler(live, _PROGRESS_STEPS)
     try:
         found = connection.execute("PRAGMA integrity_check(1)" if thorough else "PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        if given_up:
+            raise given_up[0] from None
+        raise
     finally:
         connection.set_progress_handler(None, 0)
     if found != "ok":

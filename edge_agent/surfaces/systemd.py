@@ -20,6 +20,26 @@ def notify_watchdog() -> bool:
     return _notify("WATCHDOG=1")
 
 
+def notify_starting(patience_s: float) -> bool:
+    """Say that a start-up, or what a session begins with, takes long and goes on.
+
+    Parameters
+    ----------
+    patience_s : float
+        How long systemd is to wait for the next word.
+
+    Returns
+    -------
+    bool
+        False where nobody listens.
+
+    References
+    ----------
+    sd_notify(3): ``EXTEND_TIMEOUT_USEC`` counts against ``TimeoutStartSec=``; once the service is ready, ``WATCHDOG=1`` is what counts.
+    """
+    return _notify(f"EXTEND_TIMEOUT_USEC={round(patience_s * 1e6)}\nWATCHDOG=1")
+
+
 def notify_reloading() -> bool:
     """Say that the agent reads its configuration anew; :func:`notify_ready` says that this is over, with the new one or the old.
 

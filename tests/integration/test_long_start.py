@@ -1,0 +1,103 @@
+"""A start that takes long, as with a large database on a slow card: systemd hears that it goes on, and a stop does not wait for its end."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.agents import AgentHome, drop, image_bytes
+
+from edge_agent import agent as agent_module
+from edge_agent.agent import Agent
+from edge_agent.errors import EdgeAgentError
+from edge_agent.store import soundness
+from edge_agent.store.database import Database
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> AgentHome:
+    """One that has worked before."""
+    home = AgentHome(tmp_path)
+    for seed in range(20):
+        drop(home.inbox, f"{seed}.png", image_bytes(seed))
+    home.run_once()
+    return home
+
+
+def told(receiver: socket.socket) -> list[bytes]:
+    messages = []
+    receiver.setblocking(False)
+    while True:
+        try:
+            messages.append(receiver.recv(4096))
+        except BlockingIOError:
+            return messages
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_systemd_is_asked_for_patience(home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
+    """
+    1. The database is looked through, or is built again from results/, for longer than a moment.
+    Result: systemd is told that this goes on before it is told that the agent is ready.
+    """
+    if damaged:
+        home.database.write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(agent_module, "ALIVE_S", 0.0)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        home.run_once()
+        messages = told(receiver)
+    before = messages[: messages.index(b"READY=1")]
+    assert before.count(b"EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1") >= (3 if damaged else 1)
+    assert b"STATUS=starting: looking through the database and the results" in before
+
+
+def test_a_short_start_says_nothing(home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        home.run_once()
+        assert not any(message.startswith(b"EXTEND") for message in told(receiver))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stop_does_not_wait_for_the_end_of_it(home: AgentHome, caplog: pytest.LogCaptureFixture, damaged: bool) -> None:
+    """
+    1. A stop is asked for while the database is about to be looked through or built again; the agent is started once more.
+    Result: the first start is given up, in good order; the second finds everything.
+    """
+    if damaged:
+        home.database.write_bytes(b"no database" * 1000)
+    drop(home.inbox, "new.png", image_bytes(99))
+    caplog.set_level(logging.INFO)
+
+    def load(*args: Any) -> Any:
+        agent.stop()
+        return home.load(*args)
+
+    agent = Agent(home.config, load=load)
+    agent.run()
+    assert "started " not in caplog.text
+    assert home.files("inbox") == ["new.png"]
+    home.run_once()
+    assert len(home.rows()) == 21
+    assert len(home.lines()) == 21
+
+
+def test_sqlite_itself_is_interrupted(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundness, "_PROGRESS_STEPS", 10)
+    monkeypatch.setattr(soundness, "_read_ahead", lambda *_: None)
+
+    def give_up() -> None:
+        raise EdgeAgentError("that is enough")
+
+    with pytest.raises(EdgeAgentError, match="that is enough") as caught:
+        Database(home.database, give_up)
+    assert not isinstance(caught.value.__cause__, sqlite3.Error)
+    Database(home.database, lambda: None).close()
