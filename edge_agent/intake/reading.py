@@ -8,10 +8,14 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from edge_agent.errors import InputFault, SourceGoneError
-from edge_agent.intake.presence import AWAY_ERRNOS, check_present
+from edge_agent.intake.presence import check_present
 from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival
 
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What this process has run out of. All else that the system says of one file must hold up no other file."""
+_IN_USE = (errno.EBUSY, errno.EAGAIN, errno.ETXTBSY)
+"""What a share says while a program on another machine keeps the file locked."""
 _SECOND_NS = 10**9
 _COMPARED_BYTES = 1024 * 1024
 
@@ -67,25 +71,33 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
     Raises
     ------
     InputFault
-        If it is a symbolic link, too large, not readable for us, or the medium fails twice at this file and at no other.
+        If it is a symbolic link, too large, not readable for us, or the system fails twice at this file while the inbox is well.
     StillChangingError
         If it changed since it settled.
     FileNotFoundError
-        If it is gone, or what its sub-folder stands on.
+        If it is gone, or what its sub-folder stands on, or another program keeps it locked: the next pass over the inbox finds it.
     SourceGoneError
         If the inbox is: its disk was pulled, or its server does not answer.
+    OSError
+        If this process has run out of descriptors or memory.
     """
     try:
         return _read_unchanged(inbox, arrival, max_file_bytes)
+    except FileNotFoundError:
+        raise
     except OSError as fault:
-        if fault.errno not in AWAY_ERRNOS:
+        if fault.errno in _OURS:
             raise
     _check_source(inbox, arrival)
     try:
         return _read_unchanged(inbox, arrival, max_file_bytes)
+    except FileNotFoundError:
+        raise
     except OSError as fault:
-        if fault.errno not in AWAY_ERRNOS:
+        if fault.errno in _OURS:
             raise
+        if fault.errno in _IN_USE:
+            raise FileNotFoundError(errno.ENOENT, "another program keeps the file locked") from None
         _check_source(inbox, arrival)
         raise InputFault("read_error", f"The file could not be read ({fault.strerror}). Check the disk, then copy it again.") from fault
 

@@ -98,7 +98,8 @@ def test_an_image_that_does_not_leave_the_inbox_is_recorded_once(tmp_path: Path,
     check_each_once(home, {"a.png": image_bytes(1)})
 
 
-def test_an_image_that_can_not_be_read_is_the_images_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", ["EIO", "EUCLEAN", "EINVAL"])
+def test_an_image_that_can_not_be_read_is_the_images_fault(tmp_path: Path, error: str) -> None:
     """
     1. The disk fails for one file of the inbox, for good; others can be read.
     Result: that one is rejected with a reason, the others are classified.
@@ -106,13 +107,40 @@ def test_an_image_that_can_not_be_read_is_the_images_fault(tmp_path: Path) -> No
     home = AgentHome(tmp_path)
     drop(home.inbox, "bad.png", image_bytes(1))
     drop(home.inbox, "good.png", image_bytes(2))
-    code, said = run_agent(home.home, once=True, faults=[{"call": "os.read", "where": "/bad.png", "error": "EIO", "times": 0}])
+    code, said = run_agent(home.home, once=True, faults=[{"call": "os.read", "where": "/bad.png", "error": error, "times": 0}])
     assert code == 0, said
     assert {row["path"]: (row["status"], row["reason_code"]) for row in home.rows()} == {
         "bad.png": ("rejected", "read_error"),
         "good.png": ("done", None),
     }
     assert (home.home / "rejected" / "bad.png").read_bytes() == image_bytes(1)
+
+
+def test_a_file_that_another_program_keeps_locked_holds_up_no_other(tmp_path: Path) -> None:
+    """
+    1. A program on another machine keeps a file of a share locked; images come. Then it lets go.
+    Result: the agent goes on working meanwhile, and takes the file when it can be read.
+    """
+    home, cause = AgentHome(tmp_path), tmp_path / "cause"
+    config = tmp_path / "edge-agent.toml"
+    config.write_text('[intake]\nsettle_time_s = 0.05\nwatch = "polling"\npoll_interval_s = 0.1\n')
+    cause.touch()
+    images = {"locked.png": image_bytes(1), "a.png": image_bytes(2), "b.png": image_bytes(3)}
+    locked = {"call": "os.read", "where": "/locked.png", "error": "EBUSY", "times": 0, "while": str(cause)}
+    with start_agent(home.home, config=config, faults=[locked]) as process:
+        for name, content in images.items():
+            drop(home.inbox, name, content)
+        wait_until(lambda: home.files("done") == ["a.png", "b.png"])
+        said = read_state(home.home / "state")
+        assert said is not None
+        assert said.doing == "working"
+        cause.unlink()
+        wait_until(lambda: sorted(home.files("done")) == sorted(images))
+        process.terminate()
+        _, log = process.communicate(timeout=10)
+    assert process.returncode == 0, log
+    assert "waiting" not in log
+    check_each_once(home, images)
 
 
 def test_with_once_no_fault_is_waited_out(tmp_path: Path) -> None:

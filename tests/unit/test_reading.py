@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,30 @@ def test_a_medium_that_fails_while_it_is_read_is_told(tmp_path: Path, monkeypatc
     monkeypatch.setattr(reading.os, "read", failing)
     with pytest.raises(InputFault, match="Check the disk"):
         read_arrival(tmp_path, arrival_of(tmp_path, "a"), LIMIT)
+
+
+@pytest.mark.parametrize("number", [errno.EUCLEAN, errno.EBADMSG, errno.EINVAL, errno.EOVERFLOW, errno.EACCES])
+def test_whatever_the_system_says_of_one_file_is_a_fault_of_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    (tmp_path / "a").write_bytes(b"image")
+    monkeypatch.setattr(reading.os, "read", raising(number))
+    with pytest.raises(InputFault) as caught:
+        read_arrival(tmp_path, arrival_of(tmp_path, "a"), LIMIT)
+    assert caught.value.code == "read_error"
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EAGAIN, errno.ETXTBSY])
+def test_a_file_that_another_program_keeps_locked_is_left_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    (tmp_path / "a").write_bytes(b"image")
+    monkeypatch.setattr(reading.os, "read", raising(number))
+    with pytest.raises(FileNotFoundError):
+        read_arrival(tmp_path, arrival_of(tmp_path, "a"), LIMIT)
+
+
+def raising(number: int) -> Callable[..., bytes]:
+    def failing(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    return failing
 
 
 def test_too_many_open_files_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
