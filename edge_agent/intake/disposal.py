@@ -16,7 +16,7 @@ from edge_agent.intake.placing import fit_name, is_free, make_folder, names_for,
 from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below
 from edge_agent.intake.reading import open_folder
 from edge_agent.intake.settle import Stamp
-from edge_agent.intake.transfer import SourceFault, copy_file, digest_in, lstat_in, put_back, writing_to
+from edge_agent.intake.transfer import SourceFault, copy_file, digest_in, lstat_in, put_back, writing
 from edge_agent.records import Arrival, Record
 
 OnDone = Literal["move", "keep", "delete"]
@@ -204,7 +204,7 @@ class Disposal:
                 break
             beside = folder / fit_name(name, NOTE_SUFFIX)
             if is_free(beside):
-                with replacing(beside, durable=True) as file:  # nobody writes it again after a power cut
+                with replacing(beside, durable=True, called="a note in rejected") as file:  # nobody writes it again after a power cut
                     file.write(note.encode())
                 break
             if _is_text(beside, note):  # from a try that came half-way
@@ -220,7 +220,7 @@ class Disposal:
             raise
         except OSError as fault:
             if fault.errno != errno.EXDEV:
-                return _refused(fault, target.parent)
+                return _refused(fault, target.parent, self._done if target.is_relative_to(self._done) else self._rejected)
         return self._copy(name, folder, target, arrival)
 
     def _check_moved(self, target: Path, folder: int, name: str, arrival: Arrival) -> Outcome:
@@ -255,12 +255,12 @@ class Disposal:
             raise
         except OSError as fault:
             if fault.errno != errno.EXDEV:
-                return _refused(fault, leaving.parent)
+                return _refused(fault, leaving.parent, leaving.parent)
             return _unlink(name, folder, "deleted")
         outcome = self._check_moved(leaving, folder, name, arrival)
         if outcome != "moved":
             return outcome
-        with writing_to(leaving.parent):
+        with writing(f"to {leaving.parent}"):
             leaving.unlink()
         return "deleted"
 
@@ -308,13 +308,16 @@ def _unlink(name: str, folder: int, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _refused(fault: OSError, target: Path) -> Outcome:
-    """Whose fault is it? Where we may write to the target, the inbox does not let go of the file."""
+def _refused(fault: OSError, target: Path, root: Path) -> Outcome:
+    """Whose fault is it? Where we may write to the target, the inbox does not let go of the file.
+
+    ``root`` is what the message names: the folders below bear the names of the inbox's.
+    """
     if (fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY) or fault.errno in AWAY_ERRNOS) and os.access(
         target, os.W_OK | os.X_OK
     ):
         return "refused"
-    raise storage_error(fault, f"move an image to {target}") from fault
+    raise storage_error(fault, f"move an image to {root}") from fault
 
 
 def _is_copy(path: Path, sha256: str) -> bool:

@@ -125,7 +125,7 @@ def make_folder(root: Path, parts: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, durable: bool = False, called: str = "") -> Iterator[IO[bytes]]:
     """Write a file so that it is there whole or not at all, replacing what was there.
 
     Parameters
@@ -134,6 +134,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         In an existing folder.
     durable : bool
         Wait until the disk has it: for what can not be made again.
+    called : str, optional
+        What messages call it, where its name is that of an image: such a name may be a patient's, and messages reach the log.
 
     Yields
     ------
@@ -159,7 +161,7 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(fault, OSError):
-            raise storage_error(fault, f"write {path.parent.name}/{path.name}") from fault
+            raise storage_error(fault, f"write {called or f'{path.parent.name}/{path.name}'}") from fault
         raise
 
 

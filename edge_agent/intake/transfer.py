@@ -13,6 +13,7 @@ from edge_agent.errors import StorageError
 from edge_agent.intake.placing import names_for, replacing, storage_error
 
 _COPIED_BYTES = 1024 * 1024
+_COPY = "an image that leaves the inbox for another disk"
 
 
 class SourceFault(Exception):
@@ -57,11 +58,11 @@ def copy_file(folder: int, name: str, target: Path) -> None:
     with _reading():
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             leads_to = os.readlink(name, dir_fd=folder)
-            with writing_to(target.parent):
+            with writing(_COPY):
                 os.symlink(leads_to, target)  # noqa: PTH211 - relative to an open folder
             return
         source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    with os.fdopen(source, "rb", buffering=0) as original, replacing(target, durable=True) as copy:
+    with os.fdopen(source, "rb", buffering=0) as original, replacing(target, durable=True, called=_COPY) as copy:
         while True:
             with _reading():
                 part = original.read(_COPIED_BYTES)
@@ -103,14 +104,17 @@ def put_back(source: Path, folder: int, name: str) -> None:
 
 
 @contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turn a fault into a :class:`StorageError`, but for a file that went away meanwhile: that is nobody's fault."""
+def writing(what: str) -> Iterator[None]:
+    """Turn a fault into a :class:`StorageError`, but for a file that went away meanwhile: that is nobody's fault.
+
+    ``what`` is for the message, which reaches the log: no name of an image, nor of a folder of the inbox.
+    """
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as fault:
-        raise storage_error(fault, f"move an image to {folder}") from fault
+        raise storage_error(fault, f"write {what}") from fault
 
 
 @contextmanager

@@ -253,7 +253,7 @@ class ResultFiles:
             target = folder / name
             # A name that came twice: the first image keeps NAME.json, the next one gets its record's number.
             if is_free(target) or sidecar_id(target) == record.id:
-                with replacing(target) as file:
+                with replacing(target, called="a sidecar in results") as file:
                     file.write(content)
                 return
 

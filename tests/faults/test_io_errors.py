@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.agents import AgentHome, drop, image_bytes, wait_until
 from edge_agent.surfaces.state import read_state
 
 DONE = "/done/"
+NAMED = re.compile("DOE|JOHN|[.]png")
 STATES: dict[str, tuple[dict[str, Any], str]] = {
     "a commit that finds no space": ({"call": "sqlite.execute", "where": "COMMIT", "error": "SQLITE_FULL"}, "disk_full"),
     "a commit that the disk fails": ({"call": "sqlite.execute", "where": "COMMIT", "error": "SQLITE_IOERR_FSYNC"}, "storage_error"),
@@ -30,6 +32,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
         "storage_error",
     ),
     "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
+    "a folder of done/ that can not be made": ({"call": "pathlib.Path.mkdir", "where": "done/DOE", "error": "EIO"}, "storage_error"),
     "an image that can not be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),
 }
 
@@ -40,16 +43,17 @@ def test_the_agent_waits_says_why_and_goes_on(tmp_path: Path, name: str) -> None
     1. An agent works. From some moment on a call fails, whenever it is made.
     2. Images come. The agent shows what it waits for, and does not end.
     3. The cause ends.
-    Result: the agent goes on by itself; one record, one file and one line for each image.
+    Result: the agent goes on by itself; one record, one file and one line for each image. Neither log nor message names an image.
     """
     fault, code = STATES[name]
     home, cause = AgentHome(tmp_path), tmp_path / "cause"
-    images = {f"{seed}.png": image_bytes(seed) for seed in range(8)}
+    images = {f"DOE/JOHN {seed}.png": image_bytes(seed) for seed in range(8)}
     with start_agent(home.home, faults=[{**fault, "times": 0, "while": str(cause)}]) as process:
-        drop(home.inbox, "0.png", images["0.png"])
+        first, *others = images
+        drop(home.inbox, first, images[first])
         home.wait_for(1)
         cause.touch()
-        for each in list(images)[1:]:
+        for each in others:
             drop(home.inbox, each, images[each])
 
         def waits() -> bool:
@@ -68,6 +72,7 @@ def test_the_agent_waits_says_why_and_goes_on(tmp_path: Path, name: str) -> None
         _, log = process.communicate(timeout=10)
     assert process.returncode == 0, log
     assert "Traceback" not in log
+    assert not NAMED.search(log + said.message + str(home.rows("SELECT * FROM event")))
     check_each_once(home, images)
 
 
