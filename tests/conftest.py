@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Tests of every kind import what they share as "support".
 sys.path.insert(0, str(ROOT / "tests"))
+# Started in the background by a script, this process would ignore Ctrl-C, and so would the programs that it interrupts to see what they do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

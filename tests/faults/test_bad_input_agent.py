@@ -195,12 +195,3 @@ class TestSettings:
         assert code == 40
         assert "error: can not make the folder" in said
         assert "Traceback" not in said
-
-    def test_a_damaged_database(self, home: AgentHome) -> None:
-        home.run_once()
-        home.database.write_bytes(b"\0" * 8192 + b"damaged")
-        drop(home.inbox, "a.png", image_bytes(1))
-        code, said = run_agent(home.home, once=True)
-        assert code == 40
-        assert "move edge-agent.db" in said
-        assert home.files("inbox") == ["a.png"]

@@ -267,7 +267,10 @@ def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path:
     while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "The last finished epoch is kept" in stderr
     assert "--resume" in stderr
