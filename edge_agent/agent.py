@@ -206,6 +206,8 @@ class Agent:
             return "stop"
         try:
             ending = session.run(blame=self._blame)
+        except OSError as fault:  # met where no other words were found for it
+            raise storage_error(fault, f"work with {self._home} and {self._config.inbox}") from fault
         finally:
             self.session = None
         if ending == "stop":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from types import MappingProxyType
 
@@ -90,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        traceback.print_exc()
+        from edge_agent.surfaces.log import trace_of
+
+        click.echo(trace_of(error), err=True)
         click.echo(f"error: a fault nobody foresaw ({type(error).__name__}); please report it with the lines above", err=True)
         return EdgeAgentError.exit_code
     return outcome if isinstance(outcome, int) else 0

@@ -19,6 +19,7 @@ from edge_agent.intake.placing import printable_path
 from edge_agent.intake.reading import StillChangingError, read_arrival
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
 from edge_agent.store.database import Reader
+from edge_agent.surfaces.log import place_of
 
 _log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def _decode(content: bytes, sha256: str, wanted: InputContract, max_pixels: int)
         raise
     except Exception as error:
         # A codec that trips over one file must not stop all others.
-        _log.warning("decoder_bug sha256=%.12s error=%s", sha256, type(error).__name__, exc_info=_log.isEnabledFor(logging.DEBUG))
+        _log.warning("decoder_bug sha256=%.12s error=%s at=%s", sha256, type(error).__name__, place_of(error))
         raise InputFault(
             "unreadable", "This file could not be decoded. Export it again, as DICOM, PNG or JPEG, and drop the new file."
         ) from error

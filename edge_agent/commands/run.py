@@ -25,7 +25,7 @@ def command(
 
     from edge_agent.agent import Agent
     from edge_agent.config import Config, load_config
-    from edge_agent.surfaces.log import configure_logging
+    from edge_agent.surfaces.log import configure_logging, thread_faults_logged
 
     def read_config() -> Config:
         config = load_config(config_path, home=home, inbox=inbox, bundle=bundle)
@@ -37,7 +37,8 @@ def command(
     # A single pass ends with its summary; its log is of interest only where something is wrong, or where it was asked for.
     configure_logging("warning" if once and config.log.level == "info" else config.log.level)
     agent = Agent(config, once=once, reread=read_config)
-    agent.run()
+    with thread_faults_logged():
+        agent.run()
     if once:
         counts = agent.counts
         click.echo(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import PurePath
+
+_log = logging.getLogger(__name__)
 
 # sd-daemon(3)
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -38,6 +45,42 @@ def configure_logging(level: str) -> None:
     stream.setFormatter(_EventFormatter(for_journal=_stderr_is_journal()))
     logging.basicConfig(level=logging.WARNING, handlers=[stream], force=True)
     logging.getLogger("edge_agent").setLevel(level.upper())
+
+
+def trace_of(fault: BaseException) -> str:
+    """Give what Python prints of a fault that nobody foresaw, but its text: that may quote the name of an image.
+
+    Returns
+    -------
+    str
+        The stack of each fault that led to it, and its class.
+    """
+    earlier = fault.__cause__ or (None if fault.__suppress_context__ else fault.__context__)
+    before = f"{trace_of(earlier)}\nwhich led to\n" if earlier is not None else ""
+    frames = "".join(traceback.format_tb(fault.__traceback__))
+    return f"{before}Traceback (most recent call last):\n{frames}{type(fault).__name__}"
+
+
+def place_of(fault: BaseException) -> str:
+    """Name the place where a fault was raised, as ``module.py:line``."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+
+
+@contextmanager
+def thread_faults_logged() -> Iterator[None]:
+    """Have a fault that ends a thread inside the block logged as an event, without its text: see :func:`trace_of`."""
+
+    def note(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None:
+            name = ended.thread.name if ended.thread else "unknown"
+            _log.error("thread_failed name=%s error=%s at=%s", name, ended.exc_type.__name__, place_of(ended.exc_value))
+
+    before, threading.excepthook = threading.excepthook, note
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _stderr_is_journal() -> bool:

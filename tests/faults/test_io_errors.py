@@ -31,6 +31,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
         {"call": "edge_agent.store.results.sync_file_system", "error": "EIO"},
         "storage_error",
     ),
+    "an inbox that is there and can not be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "storage_error"),
     "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
     "a folder of done/ that can not be made": ({"call": "pathlib.Path.mkdir", "where": "done/DOE", "error": "EIO"}, "storage_error"),
     "an image that can not be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),

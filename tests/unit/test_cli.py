@@ -65,6 +65,19 @@ def test_a_fault_nobody_foresaw_shows_where_and_is_1(monkeypatch: pytest.MonkeyP
     assert "please report it" in shown
 
 
+def test_what_it_shows_names_no_image(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of an error of the system, or of a library, may quote a file's name; under systemd it would stand in the journal."""
+    fault = ValueError("DOE JOHN")
+    fault.__cause__ = FileNotFoundError(2, "No such file", "/home/inbox/DOE JOHN.png")
+    fail_with(monkeypatch, fault)
+    assert cli.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert "FileNotFoundError\nwhich led to\n" in said
+    assert "ValueError\n" in said
+    assert "raise fault" in said
+    assert "DOE" not in said
+
+
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, KeyboardInterrupt())
     assert cli.main(["run"]) == 130

@@ -6,7 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+import pytest
+
+from edge_agent.surfaces.log import thread_faults_logged
 
 LOG_SOME = """
 import logging
@@ -44,3 +49,17 @@ def test_the_journal_gets_priorities_and_adds_its_own_time(tmp_path: Path) -> No
 
 def test_another_journal_stream_is_not_ours(tmp_path: Path) -> None:
     assert not run(tmp_path / "log", "1:2")[0].startswith("<")
+
+
+def test_a_thread_that_ends_by_a_fault_is_an_event_without_the_faults_text(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ValueError("DOE JOHN.png")
+
+    before = threading.excepthook
+    with thread_faults_logged():
+        thread = threading.Thread(target=fail, name="camera")
+        thread.start()
+        thread.join()
+    assert threading.excepthook is before
+    [line] = caplog.messages
+    assert re.fullmatch(r"thread_failed name=camera error=ValueError at=test_log\.py:\d+", line)
