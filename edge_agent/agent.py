@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from edge_agent.config import Config
-from edge_agent.errors import EdgeAgentError, InferenceError, ModelError, SourceGoneError, StorageError
+from edge_agent.errors import CameraGoneError, EdgeAgentError, InferenceError, ModelError, SourceGoneError, StorageError
 from edge_agent.inference.installed import ModelStore, load_configured_bundle
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount
@@ -244,7 +244,7 @@ class Agent:
 
     def _passes(self, fault: EdgeAgentError) -> bool:
         """Tell whether a fault may pass by itself, so that waiting makes sense."""
-        if self._once:
+        if self._once or isinstance(fault, CameraGoneError):
             return False
         if isinstance(fault, SourceGoneError):
             # An inbox that was never there is a mistake in the configuration rather than a share that is away.

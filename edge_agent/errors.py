@@ -48,6 +48,10 @@ class SourceGoneError(EdgeAgentError):
     exit_code = 30
 
 
+class CameraGoneError(SourceGoneError):
+    """The camera is gone for good, as far as this process can tell: only a new one gets back the device that hanging calls hold."""
+
+
 class StorageError(EdgeAgentError):
     """The database or the home folder can not be used, and waiting changes nothing: another agent works there, or a newer version wrote it.
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.config import CameraConfig
-from edge_agent.errors import ConfigError, EdgeAgentError, SourceGoneError, StorageError
+from edge_agent.errors import CameraGoneError, ConfigError, EdgeAgentError, SourceGoneError, StorageError
 from edge_agent.intake.capture import (
     Capture,
     CaptureEnd,
@@ -64,8 +64,8 @@ class CameraSource:
     Attributes
     ----------
     failure : EdgeAgentError or None
-        Why the source stopped for good, once it has: :class:`DiskFullError`, :class:`StorageError`, :class:`SourceGoneError` or
-        :class:`ConfigError`. None after a clean end.
+        Why the source stopped for good, once it has: :class:`StorageError`, :class:`SourceGoneError` (the inbox),
+        :class:`CameraGoneError` or :class:`ConfigError`. None after a clean end.
     frames_taken : int
         Files stored since :meth:`start`.
     """
@@ -118,7 +118,9 @@ class CameraSource:
         return self._finished.wait(timeout_s)
 
     def _run(self) -> None:
-        failure: EdgeAgentError | None = SourceGoneError(f"the camera {self._label} stopped; the log says why")
+        failure: EdgeAgentError | None = CameraGoneError(
+            f"the camera {self._label} stopped; the log says why. Restart the agent; under systemd it starts again by itself"
+        )
         try:
             if self._kind == "file":
                 self._read_file()
@@ -148,7 +150,7 @@ class CameraSource:
                 frames += 1
                 self._consider(item)
             if not self._stopping.is_set():
-                raise SourceGoneError(f"{self._label} gave no frame for {self._config.stall_timeout_s:g} s: is its disk still there?")
+                raise CameraGoneError(f"{self._label} gave no frame for {self._config.stall_timeout_s:g} s: is its disk still there?")
             self.status = "stopped"
         finally:
             reader.abandon()
@@ -208,8 +210,9 @@ class CameraSource:
         reader.join(_STOP_CHECK_S)
         self._hung = [each for each in [*self._hung, reader] if each.is_alive()]
         if len(self._hung) >= _MAX_HUNG_READERS:
-            raise SourceGoneError(
-                f"the camera {self._label} hung {len(self._hung)} times: check its cable and power, then restart the agent"
+            raise CameraGoneError(
+                f"the camera {self._label} hung {len(self._hung)} times: check its cable and power, then restart the agent; "
+                "under systemd it starts again by itself"
             )
 
     def _consider(self, frame: TimedFrame) -> None:

@@ -18,8 +18,8 @@ from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_un
 from edge_agent import agent as agent_module
 from edge_agent import session as session_module
 from edge_agent.agent import Agent
-from edge_agent.config import Config, StorageConfig
-from edge_agent.errors import ConfigError, InferenceError, ModelError
+from edge_agent.config import CameraConfig, Config, StorageConfig
+from edge_agent.errors import CameraGoneError, ConfigError, InferenceError, ModelError
 from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
 from edge_agent.surfaces.state import AgentState, read_state
@@ -283,6 +283,31 @@ class TestInboxAway:
             wait_until(lambda: home.files("done") == ["a.png"])
         assert [row["disposed"] for row in home.rows()] == [1]
         assert len(home.classified) == 1
+
+
+class HungCamera:
+    """A camera whose calls never return any more, by the time that anybody looks."""
+
+    failure = CameraGoneError("the camera 0 hung 8 times")
+
+    def __init__(self, *_: object) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self, _timeout_s: float) -> None: ...
+
+
+def test_a_camera_that_hangs_for_good_ends_the_process(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new session would leave more threads behind that hold the device; systemd starts a process that has none."""
+    monkeypatch.setattr("edge_agent.intake.camera.CameraSource", HungCamera)
+    config = msgspec.structs.replace(home.config, camera=CameraConfig(source="0"))
+    agent = Agent(config, load=home.load)
+    give_up = threading.Timer(10, agent.stop)
+    give_up.start()
+    with pytest.raises(CameraGoneError) as caught:
+        agent.run()
+    give_up.cancel()
+    assert caught.value.exit_code == 30
 
 
 class TestSpace:

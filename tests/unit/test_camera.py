@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_agent.config import CameraConfig
-from edge_agent.errors import ConfigError, DiskFullError, SourceGoneError, StorageError
+from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, SourceGoneError, StorageError
 from edge_agent.intake.camera import CameraSource, is_camera_file, store_frame
 from edge_agent.intake.capture import source_kind, without_password
 from edge_agent.intake.stillness import StillScene
@@ -235,7 +235,7 @@ def test_a_camera_that_hangs_again_and_again_is_gone_for_good(watch: Callable[..
 
     source = watch(opening, stall_timeout_s=0.05)
     assert source.wait_finished(20)
-    assert isinstance(source.failure, SourceGoneError)
+    assert isinstance(source.failure, CameraGoneError)
     assert "check its cable" in str(source.failure)
     assert len(hanging) == 8
     for capture in hanging:
