@@ -12,7 +12,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from edge_agent.config import Config
@@ -107,12 +108,14 @@ class Agent:
         self.counts: Counter[str] = Counter()
         self.session: Session | None = None
         self._stop_asked = False
-        self._wake = threading.Event()
+        # A reload or a stop that was asked for. A queue, because a signal handler may put into it while this very thread waits at it.
+        self._wishes: SimpleQueue[None] = SimpleQueue()
         # The configuration to go back to where the new one can not be started with.
         self._last_good: Config | None = None
         self._model: ModelIdentity | None = None
         self._good_images = 0
         self._is_ready = False
+        self._is_inbox_away = False
         self._started_at_s: float | None = None
         self._said_alive_s = 0.0
         self.untold: list[tuple[str, str]] = []
@@ -152,7 +155,7 @@ class Agent:
     def _end_session(self, ending: Ending) -> None:
         if self.session is not None:
             self.session.end(ending)
-        self._wake.set()
+        self._wishes.put(None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -186,11 +189,15 @@ class Agent:
             except EdgeAgentError as fault:
                 if time.monotonic() - began_s > STEADY_S:
                     wait_s = FIRST_WAIT_S
-                if self._goes_back(fault):
-                    continue
-                if not self._passes(fault):
+                cause = fault
+                try:
+                    if self._goes_back(fault):
+                        continue
+                except StorageError as of_disk:  # to go back is to be written down
+                    cause = of_disk
+                if not self._passes(cause):
                     raise
-                self._wait_out(fault, wait_s)
+                self._wait_out(cause, wait_s)
                 wait_s = min(2.0 * wait_s, LONGEST_WAIT_S)
             else:
                 if ending != "reload":
@@ -201,6 +208,8 @@ class Agent:
         self._started_at_s = None
         self._said_alive_s = time.monotonic()
         self._model_stamp = self._models.stamp()
+        if self._is_ready and not self._wishes.empty():  # asked for while no session listened
+            self.wants_reload(asked=True)
         session = self.session = Session(self._config, self, once=self._once, load=self._load)
         if self._stop_asked:  # asked while there was no session to hear of it
             return "stop"
@@ -227,7 +236,7 @@ class Agent:
 
     def _goes_back(self, fault: EdgeAgentError) -> bool:
         """Return to the configuration or the model that worked before, where the new one is to blame."""
-        if self._last_good is not None and self._started_at_s is None:
+        if self._last_good is not None and self._started_at_s is None and self._is_config_to_blame(fault, self._last_good):
             _log.error("reload_refused reason=%s", fault)
             self.untold.append(("reload_refused", f"{_REFUSED}: {fault}"))
             self._config, self._last_good = self._last_good, None
@@ -240,7 +249,14 @@ class Agent:
         _log.error("model_rolled_back model=%s version=%s reason=%s", active.name, active.version, fault)
         message = f"The new model {active.name} {active.version} failed on this box, so the agent went back to {name}. It said: {fault}"
         self.untold.append(("model_rolled_back", message))
+        self._crash_log.clear()
         return True
+
+    def _is_config_to_blame(self, fault: EdgeAgentError, before: Config) -> bool:
+        """Tell whether the configuration before would have met with this fault too: then going back to it mends nothing."""
+        if isinstance(fault, SourceGoneError):
+            return before.inbox != self._config.inbox
+        return not isinstance(fault, StorageError)
 
     def _passes(self, fault: EdgeAgentError) -> bool:
         """Tell whether a fault may pass by itself, so that waiting makes sense."""
@@ -263,7 +279,8 @@ class Agent:
     def _wait_out(self, fault: EdgeAgentError, wait_s: float) -> None:
         """Show what the agent waits for, and wait; a wish ends the wait."""
         code = fault.state if isinstance(fault, StorageError) else "inbox_away"
-        if isinstance(fault, SourceGoneError) and self._started_at_s is not None:
+        if isinstance(fault, SourceGoneError) and not self._is_inbox_away:
+            self._is_inbox_away = True
             self.untold.append(("inbox_away", str(fault)))
         self.waiting(code, str(fault))
         if not self._is_ready:
@@ -272,8 +289,8 @@ class Agent:
         until_s = time.monotonic() + wait_s
         while not self._stop_asked and (left_s := until_s - time.monotonic()) > 0:
             systemd.notify_watchdog()
-            if self._wake.wait(min(left_s, HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S)):
-                self._wake.clear()
+            with suppress(Empty):
+                self._wishes.get(timeout=min(left_s, HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S))
                 if not self._stop_asked:
                     self.wants_reload(asked=True)
                 return
@@ -284,6 +301,9 @@ class Agent:
         """Hear that the session is ready."""
         self._started_at_s = time.monotonic()
         self._last_good = None
+        if self._is_inbox_away:
+            self._is_inbox_away = False
+            self.untold.append(("inbox_back", f"The inbox {self._config.inbox} is back, and work goes on."))
         self._blame = None  # from here on what is in hand is this process's own
         if self._model != model:
             self._model, self._good_images = model, 0
@@ -341,6 +361,9 @@ class Agent:
             if changed:
                 _log.info("model_changed action=new_session")
             return changed
+        with suppress(Empty):
+            while True:
+                self._wishes.get_nowait()
         if self._reread is None:
             return changed
         systemd.notify_reloading()
@@ -354,10 +377,12 @@ class Agent:
             systemd.notify_ready()
             systemd.notify_status(f"the changed configuration was refused: {fault}")
             return changed
+        _log.info("reloaded changed=%s", config != self._config)
         if config != self._config:
-            self._last_good, self._config = self._config, config
+            good = self._last_good or self._config  # one that has never run is not gone back to
+            self._last_good = good if good != config else None
+            self._config = config
         logging.getLogger("edge_agent").setLevel(config.log.level.upper())
-        _log.info("reloaded changed=%s", self._last_good is not None)
         systemd.notify_ready()
         return True
 

@@ -22,7 +22,7 @@ from edge_agent.config import Config
 from edge_agent.errors import ConfigError, DiskFullError, SourceGoneError
 from edge_agent.intake.folder import FolderIntake
 from edge_agent.intake.placing import storage_error
-from edge_agent.intake.presence import Mount, check_present, mount_of
+from edge_agent.intake.presence import Mount, check_present
 from edge_agent.patience import real_path
 from edge_agent.records import Arrival, ModelIdentity, Record
 from edge_agent.store.ledger import DATABASE_NAME, Ledger
@@ -122,6 +122,7 @@ class Session:
     _ledger: Ledger
     _intake: FolderIntake
     _suspects: Suspects
+    _mount: Mount
 
     def __init__(self, config: Config, host: Host, *, once: bool, load: LoadClassifiers) -> None:
         self._config = config
@@ -188,6 +189,7 @@ class Session:
         intake = self._config.intake
         self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._host.alive)
         at_exit.callback(self._ledger.close, sync_patience_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
+        self._tell()  # also where it goes no further than to the next line
         self._check_inbox()
         self._suspects = Suspects(self._ledger.blame(blame))
         disposals, healed = self._ledger.recover()
@@ -220,7 +222,7 @@ class Session:
             raise SourceGoneError(f"the inbox {self._inbox} does not exist: create it, mount its disk, or name another with --inbox")
         if expected is None and not self._inbox.is_dir():
             raise ConfigError(f"the inbox {self._inbox} is not a folder: name a folder with --inbox")
-        check_present(self._inbox, expected)
+        self._mount = check_present(self._inbox, expected)
         keeps = self._config.intake.on_done == "keep"
         if os.access(self._inbox, os.R_OK | os.X_OK | (0 if keeps else os.W_OK)):
             return
@@ -260,7 +262,7 @@ class Session:
         intake = self._config.intake
         about = {"inbox": str(self._inbox), "on_done": intake.on_done, "ignore": intake.ignore, "model": model}
         self._ledger.note("agent", msgspec.json.encode(about).decode())
-        self._ledger.note(MOUNT_NOTE, mount_of(self._inbox).to_text(self._inbox))
+        self._ledger.note(MOUNT_NOTE, self._mount.to_text(self._inbox))
         _log.info(
             "started pid=%d workers=%d model=%s version=%s digest=%.12s",
             *(os.getpid(), len(self._workers), model.name, model.version, model.digest),
@@ -464,8 +466,8 @@ class Session:
         self._is_short_of_space = free < least
         if self._is_short_of_space:
             message = (
-                f"only {free / 1e6:,.0f} MB are free on the disk of {self._home}, and {least / 1e6:,.0f} MB are to stay free, so no image"
-                " is taken: free some space; the agent then goes on by itself, and every image stays where it is"
+                f"less than {least / 1e6:,.0f} MB are free on a disk of {self._home}, so no image is taken: free some space; "
+                "the agent then goes on by itself, and every image stays where it is"
             )
             if self._once:
                 raise DiskFullError(message)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edge_agent.config import IntakeConfig
 from edge_agent.intake import presence
 from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below, source_gone
-from edge_agent.intake.scan import IgnoreRule, Listing, Seen, Unreadable
+from edge_agent.intake.scan import SLACK, IgnoreRule, Listing, Seen, Unreadable
 from edge_agent.intake.settle import AttentiveClock, SettleTable, Stamp
 from edge_agent.patience import NoAnswerError, ask_within
 from edge_agent.records import Arrival
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_WAITING_FILES = 5000
-"""A pass over the inbox keeps so many files; memory holds at most twice as many. What is left out is found by the next pass."""
+"""A pass over the inbox keeps so many files, and so many wait their turn. What is left out is found by the next pass."""
+MOST_HELD_FILES = 2 * (MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK)
+"""Memory holds at most so many: those that wait and those of a pass, with the slack that spares sorting them for each file that comes."""
 TAKEN_FILES = 64
 """Files handed out at once. They are taken before whatever arrives later, so they are few."""
 _REFILL_FILES = MAX_WAITING_FILES // 4
@@ -66,7 +68,7 @@ class FolderIntake:
         self._inbox = inbox
         self._config = config
         self._mount = check_present(inbox, None)
-        self._root = inbox.stat()
+        self._root = self._stat_root()
         self._rule = IgnoreRule(config.ignore)
         self._unreadable = Unreadable()
         self._unknown = unknown
@@ -142,7 +144,7 @@ class FolderIntake:
         self._listing = listing = self._listing or self._begin_pass()
         if listing is None:
             return
-        is_over = not listing.go_on(self._in_flight, self._unknown)
+        is_over = not listing.go_on(self._in_flight, self._news)
         now_s = time.monotonic()
         if is_over or now_s - listing.started_s > _ORDER_WAIT_S:
             now_ns = self._clock.look_ns()
@@ -229,7 +231,7 @@ class FolderIntake:
         """
         self._mount = check_present(self._inbox, self._mount)
         if self._watch is not None:
-            now = self._inbox.stat()
+            now = self._stat_root()
             if (now.st_dev, now.st_ino) != (self._root.st_dev, self._root.st_ino):
                 raise source_gone(self._inbox, "another folder is in its place")  # of which the kernel tells nothing to this watch
             if self._has_all_events and not self._watch.is_complete:
@@ -237,6 +239,12 @@ class FolderIntake:
                 self._log_refusal("not every sub-folder can be watched")
                 self._wants_full = True
         self._note_mounted()
+
+    def _stat_root(self) -> os.stat_result:
+        try:
+            return self._inbox.stat()
+        except OSError as fault:  # it went away since the question before
+            raise source_gone(self._inbox, fault.strerror or str(fault)) from fault
 
     # Passes over the inbox
 
@@ -253,6 +261,11 @@ class FolderIntake:
 
     def _new_listing(self, folders: list[str]) -> Listing:
         return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable, self._patience_s)
+
+    def _news(self, seen: list[Seen]) -> list[Seen]:
+        """Leave out what waits already, and what has a record."""
+        news = [(path, stamp) for path, stamp in seen if not self._table.holds(path, stamp)]
+        return self._unknown(news) if news else news
 
     def _list_too(self, folder: str) -> None:
         if self._listing is None:
@@ -274,7 +287,7 @@ class FolderIntake:
             self._poll_at_s = now_s + max(self._config.poll_interval_s, _LISTING_LOAD * duration_s)
 
     def _bound_table(self) -> None:
-        if len(self._table) > 2 * MAX_WAITING_FILES:
+        if len(self._table) > MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK:
             self._left_out += self._table.keep_first(MAX_WAITING_FILES)
 
     def _note_mounted(self) -> None:

@@ -83,31 +83,6 @@ class Mount:
         return cls(note["point"], note["kind"], note["source"]) if note["inbox"] == str(inbox) else None
 
 
-def mount_of(folder: Path) -> Mount:
-    """Look up what a folder stands on.
-
-    Parameters
-    ----------
-    folder : Path
-        Absolute, without symbolic links. It is opened, so that an automounter mounts what belongs there.
-
-    Returns
-    -------
-    Mount
-        The mount itself, also where its point is hidden by another or the folder is bound from elsewhere.
-
-    Raises
-    ------
-    OSError
-        If the folder can not be opened. This may take as long as a dead server takes: see :func:`check_present`.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return _mount_of_open(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def mounts_below(folder: Path) -> dict[str, Mount]:
     """Look up what is mounted inside a folder, by path relative to it. No file system is asked."""
     prefix = f"{folder}/".replace("//", "/")

@@ -75,6 +75,8 @@ class Ledger:
         self._untidy_since_s: float | None = None
         self._last_entry_s = 0.0
         self._is_syncing = False
+        # Whether results/ holds what the database holds, so that it may be noted how far the disk has it.
+        self._is_recovered = False
         self._retention: Retention | None = None
 
     def recover(self) -> tuple[int, int]:
@@ -107,6 +109,7 @@ class Ledger:
         note = self._database.note(SYNCED_NOTE)
         mark = msgspec.json.decode(note, type=Mark) if note else Mark()
         healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor, self._progress)
+        self._is_recovered = True
         if waiting or healed:
             self._untidy_since_s = time.monotonic()
         return len(waiting), healed
@@ -275,7 +278,9 @@ class Ledger:
             If something can not be written; the next start makes up for it.
         """
         try:
-            if self._untidy_since_s is not None or self._is_syncing:  # of a sync under way nobody would hear any more
+            if self._is_recovered and (
+                self._untidy_since_s is not None or self._is_syncing
+            ):  # of a sync under way nobody would hear any more
                 finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
                 self._start_sync(finished.put)
                 with suppress(Empty):

@@ -66,3 +66,10 @@ class CrashLog:
         if self._file is not None:
             with suppress(OSError):
                 os.write(self._file.fileno(), f"{text}\n".encode())
+
+    def clear(self) -> None:
+        """Take back what was noted: the process goes on after all."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.seek(0)
+                self._file.truncate()

@@ -31,7 +31,11 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
         {"call": "edge_agent.store.results.sync_file_system", "error": "EIO"},
         "storage_error",
     ),
-    "an inbox that is there and can not be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "storage_error"),
+    "an inbox that is there and can not be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "inbox_away"),
+    "a call for whose fault no other words are found": (
+        {"call": "edge_agent.intake.folder.mounts_below", "error": "EIO"},
+        "storage_error",
+    ),
     "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
     "a folder of done/ that can not be made": ({"call": "pathlib.Path.mkdir", "where": "done/DOE", "error": "EIO"}, "storage_error"),
     "an image that can not be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),
@@ -65,7 +69,7 @@ def test_the_agent_waits_says_why_and_goes_on(tmp_path: Path, name: str) -> None
         said = read_state(home.home / "state")
         assert said is not None
         assert said.code == code, said.message
-        assert "by itself" in said.message
+        assert "goes on" in said.message
         assert process.poll() is None
         cause.unlink()
         wait_until(lambda: sorted(home.files("done")) == sorted(images) and home.files("inbox") == [])

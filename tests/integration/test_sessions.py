@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,10 @@ from edge_agent import agent as agent_module
 from edge_agent import session as session_module
 from edge_agent.agent import Agent
 from edge_agent.config import CameraConfig, Config, StorageConfig
-from edge_agent.errors import CameraGoneError, ConfigError, InferenceError, ModelError
+from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, InferenceError, ModelError, StorageAwayError
 from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
+from edge_agent.session import Session
 from edge_agent.surfaces.state import AgentState, read_state
 
 
@@ -125,6 +127,83 @@ class TestReload:
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
 
+    def test_a_configuration_that_comes_while_the_agent_waits_is_kept(self, home: AgentHome) -> None:
+        """
+        1. The inbox is away; the agent waits. Somebody changes something else in the configuration and tells the agent.
+        2. The inbox comes back.
+        Result: the new configuration counts. It was not to blame for the inbox.
+        """
+        other = msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, on_done="delete"))
+        home.run_once()
+        away = home.inbox.with_name("away")
+        home.inbox.rename(away)
+        agent = Agent(home.config, load=home.load, reread=lambda: other)
+        thread = threading.Thread(target=agent.run)
+        thread.start()
+        try:
+            wait_until(lambda: state_of(home).code == "inbox_away")
+            agent.reload()
+            time.sleep(0.3)
+            drop(away, "a.png", image_bytes(1))
+            away.rename(home.inbox)
+            home.wait_for(1)
+            wait_until(lambda: home.files("inbox") == [])
+        finally:
+            agent.stop()
+            thread.join(10)
+        assert home.files("done") == []
+        assert "reload_refused" not in events(home)
+
+    def test_one_that_is_told_of_between_two_sessions_counts(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        1. A reload ends a session; somebody asks for the next one before the next session listens.
+        Result: the configuration of the second counts.
+        """
+        first, second = (
+            msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, settle_time_s=seconds, on_done=on_done))
+            for seconds, on_done in ((0.04, "move"), (0.03, "delete"))
+        )
+        configs = [first, second]
+
+        class Ending(Session):
+            def run(self, *, blame: bool | None) -> str:
+                ending = super().run(blame=blame)
+                if len(configs) == 1:
+                    agent.reload()
+                return ending
+
+        monkeypatch.setattr(agent_module, "Session", Ending)
+        with running(Agent(home.config, load=home.load, reread=lambda: configs.pop(0))) as agent:
+            agent.reload()
+            wait_until(lambda: not configs)
+            drop(home.inbox, "a.png", image_bytes(1))
+            home.wait_for(1)
+            wait_until(lambda: home.files("inbox") == [])
+        assert home.files("done") == []
+
+    def test_a_signal_may_come_at_any_moment_of_a_wait(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Python runs the handler in the thread that waits, between any two lines: a lock that it held would never be free again."""
+        agent = Agent(home.config, load=home.load)
+        monkeypatch.setattr(agent, "waiting", lambda *_: None)
+        signals = iter(range(500))
+
+        def at_each_line(*_: object) -> object:
+            if next(signals, None) is not None:
+                agent.reload()
+            return at_each_line
+
+        def wait() -> None:
+            sys.settrace(at_each_line)  # type: ignore[arg-type]
+            try:
+                agent._wait_out(StorageAwayError("a disk"), 0.05)
+            finally:
+                sys.settrace(None)
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
 
 NEW = ModelIdentity("fake", "2", "e" * 64)
 
@@ -193,6 +272,29 @@ class TestModelSwap:
         [event] = home.rows("SELECT message FROM event WHERE code = 'model_rolled_back'")
         assert "fake 2 failed on this box" in event["message"]
         assert home.rows("SELECT * FROM attempt") == []
+        home.run_once()
+        assert "crashed" not in events(home), "the process went on: nothing broke down"
+
+    def test_going_back_waits_for_a_disk_that_can_note_it(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+        """
+        1. A new model fails at its first image while the disk is full, so that the way back can not be written down.
+        Result: the agent waits for space, then goes back.
+        """
+        full, rollback = [True], ModelStore.rollback
+
+        def note(store: ModelStore, why: str) -> InstalledModel | None:
+            if full[0]:
+                raise DiskFullError("no space is left to write models/active.json")
+            return rollback(store, why)
+
+        monkeypatch.setattr(ModelStore, "rollback", note)
+        activate(home, NEW)
+        with running(Agent(home.config, load=self.load(home, fail=NEW))):  # type: ignore[arg-type]
+            drop(home.inbox, "a.png", image_bytes(1))
+            wait_until(lambda: state_of(home).code == "disk_full")
+            full[0] = False
+            home.wait_for(1)
+        assert [row["model_version"] for row in home.rows()] == ["1"]
 
     def test_a_model_that_does_not_load_is_left_again(self, home: AgentHome) -> None:
         def load(config: Config, count: int) -> Sequence[FakeClassifier]:
@@ -229,17 +331,19 @@ class TestInboxAway:
             home.inbox.rename(away)
             wait_until(lambda: state_of(home).doing == "waiting")
             assert state_of(home).code == "inbox_away"
+            wait_until(lambda: events(home) == ["inbox_away"])
             time.sleep(0.3)
             assert not home.inbox.exists()
             drop(away, "b.png", image_bytes(2))
             away.rename(home.inbox)
             home.wait_for(2)
             wait_until(lambda: state_of(home).doing == "working")
-            wait_until(lambda: "inbox_away" in events(home))
+            wait_until(lambda: events(home) == ["inbox_away", "inbox_back"])
         assert caplog.text.count("waiting code=inbox_away") == 1
         assert sorted(home.files("done")) == ["a.png", "b.png"]
 
     def test_an_inbox_that_is_away_at_the_start_is_waited_for_if_it_was_there_before(self, home: AgentHome) -> None:
+        drop(home.inbox, "before.png", image_bytes(9))
         home.run_once()
         home.inbox.rmdir()
         agent = Agent(home.config, load=home.load)
@@ -249,11 +353,12 @@ class TestInboxAway:
             wait_until(lambda: state_of(home).code == "inbox_away")
             home.inbox.mkdir()
             drop(home.inbox, "a.png", image_bytes(1))
-            home.wait_for(1)
+            home.wait_for(2)
         finally:
             agent.stop()
             thread.join(10)
         assert not thread.is_alive()
+        assert [line["path"] for line in home.lines()] == ["before.png", "a.png"]
 
     def test_images_in_hand_are_kept(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
         """
@@ -328,9 +433,12 @@ class TestSpace:
             for seed in range(2, 8):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
             wait_until(lambda: state_of(home).code == "low_space")
-            assert "100 MB are free" in state_of(home).message
+            assert "less than 200 MB are free" in state_of(home).message
+            since = state_of(home).since
+            free[0] = 10**8 - 10**6
             time.sleep(0.3)
             assert len(home.rows()) == 1
+            assert state_of(home).since == since
             free[0] = 10**9
             home.wait_for(7)
             wait_until(lambda: state_of(home).doing == "working")

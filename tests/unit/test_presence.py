@@ -18,7 +18,7 @@ from support.share import NoShareError, Share
 from edge_agent import patience
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import presence
-from edge_agent.intake.presence import Mount, check_present, mount_of, mounts_below
+from edge_agent.intake.presence import Mount, check_present, mounts_below
 from edge_agent.patience import real_path
 
 
@@ -50,20 +50,20 @@ def share(inbox: Path, tmp_path: Path) -> Iterator[Share]:
 
 class TestMount:
     def test_a_folder_of_the_root_disk(self, inbox: Path) -> None:
-        found = mount_of(inbox)
+        found = check_present(inbox, None)
         assert os.path.ismount(found.point)
         assert inbox.is_relative_to(found.point)
 
     def test_a_disk_of_its_own(self, disk: Path) -> None:
         (disk / "sub").mkdir()
-        found = mount_of(disk / "sub")
+        found = check_present(disk / "sub", None)
         assert (found.point, found.kind, found.source, found.is_remote) == (str(disk), "tmpfs", "tmpfs", False)
 
     def test_a_folder_with_a_name_that_the_table_escapes(self, tmp_path: Path) -> None:
         inbox = tmp_path / "x rays\\1\n\N{LUNGS}"
         try:
             with memory_disk(inbox, 64):
-                assert mount_of(inbox).point == str(inbox)
+                assert check_present(inbox, None).point == str(inbox)
         except NoDisksError as fault:
             pytest.skip(str(fault))
 
@@ -72,7 +72,7 @@ class TestMount:
         (disk / "in").mkdir()
         subprocess.run(["mount", "--bind", disk / "in", disk / "in"], check=True)
         try:
-            assert mount_of(disk / "in").point == str(disk)
+            assert check_present(disk / "in", None).point == str(disk)
         finally:
             subprocess.run(["umount", disk / "in"], check=True)
 
@@ -123,8 +123,7 @@ class TestMount:
 
 class TestLocal:
     def test_a_folder_is_there(self, inbox: Path) -> None:
-        assert check_present(inbox, None) == mount_of(inbox)
-        assert check_present(inbox, mount_of(inbox)) == mount_of(inbox)
+        assert check_present(inbox, check_present(inbox, None)) == check_present(inbox, None)
 
     @pytest.mark.parametrize(
         ("make", "reason"),
@@ -178,7 +177,7 @@ class TestLocal:
             check_present(inbox / "in", Mount(expected.point, "vfat", "/dev/sdb1"))
 
     def test_a_disk_that_is_mounted_where_a_folder_was_is_accepted(self, inbox: Path) -> None:
-        before = mount_of(inbox)
+        before = check_present(inbox, None)
         try:
             with memory_disk(inbox, 64):
                 assert check_present(inbox, before).point == str(inbox)
