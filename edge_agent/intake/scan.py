@@ -19,6 +19,8 @@ from edge_agent.patience import NoAnswerError, ask_within
 _log = logging.getLogger(__name__)
 
 BATCH_FILES = 500
+SLACK = 4
+"""Where at most N files are wanted, up to N / SLACK more are held for a while."""
 _SLICE_S = 0.02
 # The main loop looks at nothing else during a slice of a scan. A slow share gives few files in this time.
 _LOOKS_PER_TIME_CHECK = 16
@@ -120,7 +122,7 @@ class _Ranked(NamedTuple):
 class Listing:
     """One pass over the inbox, or over parts of it.
 
-    However many files there are, memory holds at most twice as many as are wanted.
+    However many files there are, memory holds at most a quarter more than are wanted.
 
     Parameters
     ----------
@@ -217,7 +219,7 @@ class Listing:
                     batch.append((path, stamp))
         if batch:
             self._found.extend(_Ranked(stamp.rank(self._order), path, stamp) for path, stamp in unknown(batch))
-        if len(self._found) >= 2 * self._limit:
+        if len(self._found) >= self._limit + self._limit // SLACK:
             self._drop_last()
         return not is_over
 

@@ -118,6 +118,12 @@ class SettleTable:
             self.forget(path)
         self._settling[path] = (stamp, now_ns)
 
+    def holds(self, path: str, stamp: Stamp) -> bool:
+        """Tell whether a file is here, and was seen with this content last."""
+        settling = self._settling.get(path)
+        seen = settling[0] if settling is not None else self._settled.get(path)
+        return seen is not None and seen.same_content(stamp)
+
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
         if self._settling.pop(path, None) is None:

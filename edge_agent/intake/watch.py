@@ -14,7 +14,7 @@ from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
-MAX_TOLD_PATHS = 10_000
+MAX_TOLD_PATHS = 2_000
 """More paths than this do not wait to be looked at: a scan finds them."""
 
 _EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, DirCreatedEvent]
