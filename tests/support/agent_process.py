@@ -13,6 +13,9 @@ SETTINGS is one JSON object:
 ``stubs``, ``sql_instead``              functions that do nothing, and statements that are others: how a control breaks the agent on purpose
 ``classify_s``, ``heartbeat_s``         how long the fake model takes; how often the agent looks after things
 ``poison``                              columns of an image, and the signal that decoding it kills the process with
+``shipped``                             classify with the model that ships
+``most_waiting``                        the intake's limit of files
+``queue_note``                          a file that in the end gets the highest number of images that memory held at once
 ``command``                             other arguments than ``run ...`` for ``edge-agent``: with kill points and faults, too
 
 The points are put around the agent's own functions from here, so that the agent has no code for being tested.
@@ -41,11 +44,14 @@ import edge_agent.commands.export
 import edge_agent.commands.run
 import edge_agent.commands.status
 import edge_agent.imaging.decode
+import edge_agent.intake.folder
+import edge_agent.intake.watch
 import edge_agent.session
 import edge_agent.worker
 from edge_agent import cli
-from edge_agent.agent import Agent
+from edge_agent.agent import Agent, load_classifiers
 from edge_agent.intake import disposal
+from edge_agent.session import Session
 from edge_agent.store import database, ledger, results, retention, schema
 from edge_agent.store.results import ResultFiles
 from edge_agent.worker import Worker
@@ -101,7 +107,7 @@ def main(settings: dict[str, Any]) -> int:
 
     class TestedAgent(Agent):
         def __init__(self, config: Any, **options: Any) -> None:
-            super().__init__(config, **{**options, "load": load})
+            super().__init__(config, **{**options, "load": load_classifiers if settings.get("shipped") else load})
 
     heartbeat_s = settings.get("heartbeat_s", 1.0)
     replaced: dict[str, Any] = {"HEARTBEAT_S": heartbeat_s, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
@@ -115,6 +121,12 @@ def main(settings: dict[str, Any]) -> int:
         stub(dotted)
     if poison := settings.get("poison"):
         put_poison(*poison)
+    if most_waiting := settings.get("most_waiting"):
+        intake: Any = edge_agent.intake.folder
+        intake.MAX_WAITING_FILES, intake._REFILL_FILES = most_waiting, most_waiting // 4
+        edge_agent.intake.watch.MAX_TOLD_PATHS = 2 * most_waiting
+    if queue_note := settings.get("queue_note"):
+        note_queue(Path(queue_note))
     return cli.main(arguments)
 
 
@@ -137,6 +149,30 @@ def config_text(settings: dict[str, Any]) -> str:
         f"on_done = {json.dumps(settings.get('on_done', 'move'))}\n[model]\nthreads = 2\n"
         f"[storage]\nmin_free_bytes = {settings.get('min_free_bytes', 0)}\n{settings.get('extra', '')}"
     )
+
+
+def note_queue(note: Path) -> None:
+    """Have the highest number of images that a session held in memory at once written down when it ends."""
+    real = Session._main_loop
+    highest = 0
+
+    def count(intake: Any) -> int:
+        return len(intake._table) + (intake._listing.kept if intake._listing else 0) + len(intake._in_flight)
+
+    def main_loop(session: Any) -> None:
+        nonlocal highest
+        hand_out = session._hand_out
+
+        def count_and_hand_out(jobs: list[Any]) -> None:
+            nonlocal highest
+            highest = max(highest, count(session._intake))
+            hand_out(jobs)
+
+        session._hand_out = count_and_hand_out
+        real(session)
+        note.write_text(str(highest), "ascii")
+
+    setattr(Session, "_main_loop", main_loop)  # noqa: B010 - mypy lets nobody assign to a method
 
 
 def put_poison(columns: int, number: int) -> None:
