@@ -351,6 +351,7 @@ class TestInboxAway:
         thread.start()
         try:
             wait_until(lambda: state_of(home).code == "inbox_away")
+            wait_until(lambda: events(home) == ["inbox_away"])
             home.inbox.mkdir()
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(2)
