@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN_EVENTS = 5
+_ANSWER_S = 5.0
+"""How long the server of a share may take for a few hundred files of the inbox; who asks for the status is waiting."""
 
 
 class _About(msgspec.Struct):
@@ -75,6 +77,26 @@ def read_status(home: Path) -> Status:
     StorageError
         If no agent has run on this home folder, or its database can not be read.
     """
+    from edge_agent.errors import StorageError
+    from edge_agent.store.ledger import DATABASE_NAME
+    from edge_agent.store.lock import lock_holder
+    from edge_agent.surfaces.state import read_state
+
+    try:
+        return _read_all(home)
+    except StorageError as fault:
+        state = home / "state"
+        pid = lock_holder(state) if state.is_dir() else None
+        said = read_state(state) if pid is not None else None
+        if said is None:
+            raise
+        # Its database is just being built again, or is what it waits for: the agent knows more of that.
+        what = f"{said.doing} since {_time_text(said.since)[:19]}Z" + (f": {said.message}" if said.message else "")
+        why = str(fault) if (state / DATABASE_NAME).exists() else "the database is just being made"
+        raise type(fault)(f"an agent runs here (process {pid}), {what}. Its records can not be shown now: {why}") from fault
+
+
+def _read_all(home: Path) -> Status:
     from edge_agent.store.database import Reader
     from edge_agent.store.ledger import DATABASE_NAME
     from edge_agent.store.lock import lock_holder
@@ -125,18 +147,19 @@ def _time_text(time: datetime) -> str:
 
 
 def _count_waiting(reader: Reader, about: _About) -> int | None:
-    """Count the files of the inbox that have no record; None where the inbox can not be read."""
+    """Count the files of the inbox that have no record; None where the inbox can not be read, or its server does not answer."""
     from itertools import islice
 
     from edge_agent.errors import SourceGoneError
     from edge_agent.intake.scan import BATCH_FILES, IgnoreRule, scan_folder
+    from edge_agent.patience import NoAnswerError, ask_within
 
     count = 0
+    seen = scan_folder(Path(about.inbox), IgnoreRule(about.ignore))
     try:
-        seen = scan_folder(Path(about.inbox), IgnoreRule(about.ignore))
-        while batch := list(islice(seen, BATCH_FILES)):
+        while batch := ask_within(_ANSWER_S, ("count", about.inbox), lambda: list(islice(seen, BATCH_FILES))):
             count += len(batch) - len(reader.known(batch, with_ctime=about.on_done != "keep"))
-    except SourceGoneError:
+    except (SourceGoneError, NoAnswerError):
         return None
     return count
 

@@ -6,6 +6,7 @@ The share is a real mount (tests/support/share.py), and needs root and /dev/fuse
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from support.agents import AgentHome, FakeClassifier, doing, drop, image_bytes, 
 from support.share import NoShareError, Share
 
 from edge_agent import agent as agent_module
+from edge_agent import cli
 from edge_agent import session as session_module
+from edge_agent.commands import status as status_command
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import presence
 
@@ -143,3 +146,22 @@ def test_once_is_not_done_when_the_share_goes_away(home: AgentHome, share: Share
     share.mount()
     home.run_once()
     each_once(home, [f"{seed}.png" for seed in range(100)])
+
+
+def test_who_asks_for_the_status_does_not_wait_for_a_server_that_hangs(
+    home: AgentHome, share: Share, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    1. The share hangs, and somebody wants to know why nothing happens.
+    Result: the status is shown at once; it says that the inbox can not be read.
+    """
+    monkeypatch.setattr(status_command, "_ANSWER_S", 0.3)
+    home.run_once()
+    share.answer("hang")
+    asked_s = time.monotonic()
+    try:
+        assert cli.main(["status", "--home", str(home.home)]) == 0
+    finally:
+        share.answer("well")
+    assert time.monotonic() - asked_s < 3
+    assert "can not be read" in capsys.readouterr().out

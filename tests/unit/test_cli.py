@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from support.agents import AgentHome, drop, image_bytes
+from support.agents import AgentHome, doing, drop, image_bytes, wait_until
 
 from edge_agent import cli
 from edge_agent.commands import run as run_command
@@ -181,6 +181,19 @@ class TestStatus:
         assert self.read(recorded, capsys)["waiting"] is None
         assert cli.main(["status", "--home", str(recorded.home)]) == 0
         assert "can not be read" in capsys.readouterr().out
+
+    def test_an_agent_whose_database_can_not_be_read_now(self, recorded: AgentHome, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is just being built again, as after damage: that an agent runs, and what it does, is shown all the same."""
+        with recorded.running():
+            wait_until(lambda: doing(recorded.home)[0] == "working")
+            for path in recorded.database.parent.glob(f"{recorded.database.name}*"):
+                path.rename(path.with_name(f"aside-{path.name}"))
+            assert cli.main(["status", "--home", str(recorded.home)]) == 40
+            for path in recorded.database.parent.glob("aside-*"):
+                path.rename(path.with_name(path.name.removeprefix("aside-")))
+        said = capsys.readouterr().err
+        assert f"an agent runs here (process {os.getpid()}), working since 2" in said
+        assert "the database is just being made" in said
 
     def test_no_agent_yet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["status", "--home", str(tmp_path)]) == 40
