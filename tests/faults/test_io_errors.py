@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.agent_process import run_agent, start_agent
 from support.agents import AgentHome, drop, image_bytes, wait_until
+from support.disks import LoopDisk
 
 from edge_agent.surfaces.state import read_state
 
@@ -24,6 +25,11 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a query that the disk fails": ({"call": "sqlite.execute", "where": "SELECT", "error": "SQLITE_IOERR_READ"}, "storage_error"),
     "results that find no space": ({"call": "file.write", "where": "predictions.jsonl", "error": "ENOSPC"}, "disk_full"),
+    "results on a disk that the system has made read-only": (
+        {"call": "file.write", "where": "predictions.jsonl", "error": "EROFS"},
+        "read_only",
+    ),
+    "an image that finds a read-only disk": ({"call": "pathlib.Path.mkdir", "where": "/done", "error": "EROFS"}, "read_only"),
     "results that the disk fails": ({"call": "file.write", "where": "predictions-", "error": "EIO"}, "storage_error"),
     "a sidecar that finds no space": ({"call": "file.write", "where": ".png.json.tmp", "error": "ENOSPC"}, "disk_full"),
     "a sidecar that can not be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
@@ -151,6 +157,27 @@ def test_a_file_that_another_program_keeps_locked_holds_up_no_other(tmp_path: Pa
     assert process.returncode == 0, log
     assert "waiting" not in log
     check_each_once(home, images)
+
+
+def test_a_home_on_a_disk_that_is_read_only_at_the_start(disks: None, quick_folder: Path) -> None:
+    """
+    1. An agent has worked on a disk. The disk is mounted read-only; the agent is started; then the disk is mounted as it should be.
+    Result: the first start ends with what to do, the second goes on; no image is lost. systemd makes the second by itself.
+    """
+    disk = LoopDisk.make(quick_folder / "disk.img", quick_folder / "disk", 16)
+    home = AgentHome(disk.mount_point)
+    with disk.mounted():
+        home.inbox.mkdir(parents=True)
+        drop(home.inbox, "a.png", image_bytes(1))
+        home.run_once()
+        drop(home.inbox, "b.png", image_bytes(2))
+    with disk.mounted("ro"):
+        code, said = run_agent(home.home)
+        assert code == 40
+        assert "mounted read-only" in said
+        assert "mount it writable again" in said
+    with disk.mounted():
+        check_each_once(home, {"a.png": image_bytes(1), "b.png": image_bytes(2)})
 
 
 def test_with_once_no_fault_is_waited_out(tmp_path: Path) -> None:
