@@ -45,6 +45,8 @@ ALIVE_S = 1.0
 """A start that takes long says so that often."""
 ALIVE_PATIENCE_S = 60.0
 """How long one step of it may take: the slowest is a disk that does not answer for a while."""
+INTERPRETER = "inference/interpreter.py"
+"""Where a process stands that a model brings down."""
 _REFUSED = "The changed configuration can not be used, so the agent goes on with the one before"
 
 
@@ -233,6 +235,9 @@ class Agent:
                 "The program broke down in the middle of its work and was started again; the files it had in hand are tried one by one."
             )
             self.untold.append(("crashed", f"{message} It said: {first_line}"))
+            if self._crash_log.was_in(INTERPRETER):
+                with suppress(EdgeAgentError):  # where that can not be written or read now, the first session meets it again
+                    self._leaves_new_model(f"the interpreter brought the program down ({first_line})")
 
     def _goes_back(self, fault: EdgeAgentError) -> bool:
         """Return to the configuration or the model that worked before, where the new one is to blame."""
@@ -241,13 +246,17 @@ class Agent:
             self.untold.append(("reload_refused", f"{_REFUSED}: {fault}"))
             self._config, self._last_good = self._last_good, None
             return True
-        active = self._models.active()
-        if not isinstance(fault, ModelError | InferenceError) or self._config.model.bundle is not None or active is None or active.proven:
+        return isinstance(fault, ModelError | InferenceError) and self._leaves_new_model(str(fault))
+
+    def _leaves_new_model(self, why: str) -> bool:
+        """Go back to the model that ran before; False where the one that runs has proven itself, or the configuration names it."""
+        active = self._models.active() if self._config.model.bundle is None else None
+        if active is None or active.proven:
             return False
-        before = self._models.rollback(str(fault))
+        before = self._models.rollback(why)
         name = f"{before.name} {before.version}" if before else "the model that came with the program"
-        _log.error("model_rolled_back model=%s version=%s reason=%s", active.name, active.version, fault)
-        message = f"The new model {active.name} {active.version} failed on this box, so the agent went back to {name}. It said: {fault}"
+        _log.error("model_rolled_back model=%s version=%s reason=%s", active.name, active.version, why)
+        message = f"The new model {active.name} {active.version} failed on this box, so the agent went back to {name}. It said: {why}"
         self.untold.append(("model_rolled_back", message))
         self._crash_log.clear()
         return True

@@ -61,6 +61,11 @@ class CrashLog:
             if self._path.stat().st_size == 0:
                 self._path.unlink()
 
+    def was_in(self, module: str) -> bool:
+        """Tell whether the thread that the last run died of stood in a module, such as ``inference/interpreter.py``."""
+        _, _, stack = self.last.partition("Current thread ")
+        return module in stack.partition("\n\n")[0]
+
     def note(self, text: str) -> None:
         """Write down why the process is about to end by a fault of its own, for the count of what was in hand."""
         if self._file is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -223,6 +225,28 @@ def activate(home: AgentHome, identity: ModelIdentity) -> None:
         store.write(msgspec.structs.replace(pointer, models=(model, *pointer.models)).with_active(identity.digest))
 
 
+_CRASH = """
+import sys, threading, time
+from pathlib import Path
+from edge_agent.surfaces.crash_log import CrashLog
+def in_module(name, source):
+    exec(compile(source, "/opt/edge_agent/" + name, "exec"), {})
+with CrashLog(Path(sys.argv[1])):
+    for name in ("inference/interpreter.py", "imaging/decode.py"):
+        if name != sys.argv[2]:
+            threading.Thread(target=in_module, args=(name, "import time; time.sleep(9)"), daemon=True).start()
+    time.sleep(0.1)
+    in_module(sys.argv[2], "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+"""
+
+
+def crash(home: AgentHome, where: str) -> None:
+    """Let a process die of a signal with one thread in a module, and another one in another module."""
+    (home.home / "state").mkdir(exist_ok=True)
+    died = subprocess.run([sys.executable, "-c", _CRASH, home.home / "state", where], check=False)
+    assert died.returncode == -signal.SIGSEGV
+
+
 class TestModelSwap:
     def load(self, home: AgentHome, fail: ModelIdentity | None = None) -> object:
         """Load what the pointer says; the model ``fail`` fails at each image."""
@@ -295,6 +319,20 @@ class TestModelSwap:
             full[0] = False
             home.wait_for(1)
         assert [row["model_version"] for row in home.rows()] == ["1"]
+
+    @pytest.mark.parametrize("dies_in", ["inference/interpreter.py", "imaging/decode.py"])
+    def test_a_model_that_crashes_the_process_is_left_at_the_next_start(self, home: AgentHome, dies_in: str) -> None:
+        """
+        1. A new model is active. The process dies of a signal while one thread is in the interpreter and another in a codec.
+        Result: where the interpreter was to blame the next start goes back to the model before; where the codec was, it does not.
+        """
+        activate(home, NEW)
+        crash(home, dies_in)
+        drop(home.inbox, "a.png", image_bytes(1))
+        Agent(home.config, load=self.load(home), once=True).run()  # type: ignore[arg-type]
+        is_left = dies_in == "inference/interpreter.py"
+        assert [row["model_version"] for row in home.rows()] == ["1" if is_left else "2"]
+        assert events(home) == (["crashed", "model_rolled_back"] if is_left else ["crashed"])
 
     def test_a_model_that_does_not_load_is_left_again(self, home: AgentHome) -> None:
         def load(config: Config, count: int) -> Sequence[FakeClassifier]:
