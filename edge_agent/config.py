@@ -323,8 +323,13 @@ def _check_table(struct: type[_S], table: Mapping[str, Any], prefix: str, base: 
 
 
 def _check_relations(config: Config, problems: list[str]) -> None:
-    """What no single key can show: an inbox in which the agent would find its own output."""
+    """What no single key can show: where a folder really is, and an inbox in which the agent would find its own output."""
     inbox, home = real_path(config.inbox), real_path(config.home)
+    for key, path in (("home", home), ("intake.inbox", inbox)):
+        raw = os.fsencode(path)
+        if raw.decode("utf-8", "ignore").encode() != raw:
+            shown = raw.decode("utf-8", "backslashreplace")
+            problems.append(f"{key}: {shown} is not UTF-8, so no log or table can name it; rename that folder, or use another")
     if home.is_relative_to(inbox):
         problems.append(f"intake.inbox: {config.inbox} holds the home folder {config.home}; use a folder that does not")
     problems.extend(

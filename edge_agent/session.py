@@ -488,9 +488,9 @@ class Session:
         self._ledger.retain(self._config.retention, quiet=self._intake.is_quiet)
         if self._ending is None and self._host.wants_reload(asked=False):
             self._ending = "reload"
-        stuck = [worker for worker in self._workers if worker.busy_since_s is not None and now_s - worker.busy_since_s > STUCK_S]
+        stuck = sum(worker.busy_s(now_s) > STUCK_S for worker in self._workers)
         if stuck:
-            _log.error("workers_stuck count=%d limit_s=%g", len(stuck), STUCK_S)
+            _log.error("workers_stuck count=%d limit_s=%g", stuck, STUCK_S)
             return
         systemd.notify_watchdog()
         if not self._is_short_of_space:

@@ -119,6 +119,11 @@ class Worker:
         self.busy_since_s: float | None = None
         """The monotonic time at which the arrival in hand was taken; None while waiting."""
 
+    def busy_s(self, now_s: float) -> float:
+        """How long it has had one arrival in hand, in seconds; 0 while waiting. For any thread, at a time of the monotonic clock."""
+        since_s = self.busy_since_s  # once: the worker may be done between two looks
+        return 0.0 if since_s is None else now_s - since_s
+
     def close(self) -> None:
         """Close the database connection."""
         self._reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -163,6 +164,17 @@ def test_an_inbox_that_would_hold_the_agents_own_output_is_refused(tmp_path: Pat
     (tmp_path / "home" / "link").symlink_to("rejected")
     (line,) = _errors(tmp_path, f'home = "home"\n[intake]\ninbox = "{inbox}"')
     assert line.startswith("intake.inbox:")
+
+
+@pytest.mark.parametrize("key", ["home", "inbox"])
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, key: str) -> None:
+    """Also where only a link leads there: what it really is called goes into records, logs and the status line of systemd."""
+    real, link = tmp_path / os.fsdecode(b"r\xf6ntgen"), tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    with pytest.raises(ConfigError, match=r"r\\xf6ntgen is not UTF-8") as caught:
+        load_config(None, **{"home": tmp_path / "box", key: link})
+    str(caught.value).encode()
 
 
 def test_an_inbox_beside_the_output_folders_is_fine(tmp_path: Path) -> None:

@@ -194,3 +194,17 @@ def test_a_touched_file_that_stays_is_no_new_image(tmp_path: Path) -> None:
     assert bench.record("b.png", image_bytes(1)).duplicate_of == 1
     assert bench.record("a.png", image_bytes(2)).duplicate_of is None
     bench.close()
+
+
+def test_how_long_an_image_is_in_hand_may_be_asked_while_it_ends(bench: Bench) -> None:
+    assert bench.worker.busy_s(10.0) == 0.0
+    bench.worker.busy_since_s = 7.5
+    assert bench.worker.busy_s(10.0) == 2.5
+
+    class Ending(Worker):
+        """One that is done as soon as somebody has looked."""
+
+        looks = iter((7.5, None))
+        busy_since_s = property(lambda self: next(self.looks), lambda self, _value: None)  # type: ignore[assignment]
+
+    assert Ending.busy_s(Ending.__new__(Ending), 10.0) == 2.5
