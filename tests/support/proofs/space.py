@@ -145,6 +145,7 @@ def _status(home: Path) -> str:
     for _ in range(3):
         done = edge_agent("status", "--home", home, "--format", "json")
         said = str(json.loads(done.stdout)["waits_for"]) if done.returncode == 0 else done.stderr
-        if said == "disk_full":
-            break
+        # On a full disk not even a reader can open a database that the agent has just let go of: then the state alone is told.
+        if said == "disk_full" or ("an agent runs here" in said and "no space is left" in said):
+            return "disk_full"
     return said
