@@ -45,7 +45,8 @@ def borrow_environment(tree: Path) -> None:
 
 
 def run_quickstart(tree: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH", "EDGE_AGENT_HOME")}
+    foreign = ("VIRTUAL_ENV", "PYTHONPATH", "EDGE_AGENT_HOME", "COLUMNS")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
     return subprocess.run([tree / QUICKSTART], cwd="/", env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
