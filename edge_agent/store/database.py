@@ -20,7 +20,7 @@ from edge_agent.store.events import Event, add_events, newest_events
 from edge_agent.store.faults import sqlite_faults
 from edge_agent.store.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, stamp_row, time_text
 from edge_agent.store.schema import SCHEMA_VERSION, not_ours, schema_version, upgrade
-from edge_agent.store.soundness import Progress, check_sound
+from edge_agent.store.soundness import Progress, check_sound, read_ahead
 
 PAGE_ROWS = 1000
 LOCK_WAIT_S = 1.0
@@ -261,6 +261,8 @@ class Database(Reader):
 
     def __init__(self, path: Path, progress: Progress | None = None) -> None:
         self._path = path
+        if progress is not None:
+            read_ahead(path, progress)
         with sqlite_faults(path, "open"):
             self._connection = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)
             try:

@@ -16,6 +16,7 @@ EdgeAgentError, to have it given up."""
 
 _PROGRESS_STEPS = 100_000
 _READ_BYTES = 1024 * 1024
+_read_before: set[Path] = set()
 
 
 def suspicion(path: Path) -> Path:
@@ -67,7 +68,6 @@ def check_sound(connection: sqlite3.Connection, path: Path, progress: Progress) 
             given_up.append(why)
         return len(given_up)
 
-    _read_ahead(path, progress)
     thorough = suspicion(path).exists()
     connection.set_progress_handler(live, _PROGRESS_STEPS)
     try:
@@ -84,8 +84,23 @@ def check_sound(connection: sqlite3.Connection, path: Path, progress: Progress) 
         suspicion(path).unlink(missing_ok=True)
 
 
-def _read_ahead(path: Path, progress: Progress) -> None:
-    """Let the system have the file in memory, in its order on the disk: SQLite reads it in its own, and without a word meanwhile."""
+def read_ahead(path: Path, progress: Progress) -> None:
+    """Let the system have the file in memory, in its order on the disk: SQLite reads it in its own, and without a word meanwhile.
+
+    Once in each process, and before it has a connection. Closing a file lets go of every POSIX lock that the process has on it, of those of
+    SQLite too; and any other program that closes the database is then the last one to its knowledge, and takes the journal away, with
+    every commit that the agent makes from there on (sqlite.org/howtocorrupt.html, 2.2).
+
+    Raises
+    ------
+    StorageError
+        If it can not be read.
+    EdgeAgentError
+        What ``progress`` raises.
+    """
+    if path in _read_before or not path.exists():
+        return
+    _read_before.add(path)
     try:
         with path.open("rb", buffering=0) as file:
             while file.read(_READ_BYTES):

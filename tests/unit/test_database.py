@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -144,6 +146,26 @@ def test_a_file_is_known_by_what_lstat_says_of_it(database: Database) -> None:
     assert not known(touched, with_ctime=True), "it had left: somebody brought it back"
     for other in (seen._replace(inode=1), seen._replace(size_bytes=1), seen._replace(mtime_ns=1)):
         assert not known(other, with_ctime=False)
+
+
+def test_another_program_that_closes_the_database_leaves_the_journal_to_us(path: Path) -> None:
+    """
+    1. The database is there already, is checked and opened. Another process opens it too, reads, writes and closes it.
+    2. We write. A third process looks.
+    Result: it sees what we wrote, because the second did not take itself for the last one and remove the journal under us.
+    """
+
+    def ask(sql: str) -> str:
+        program = f"import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(*c.execute({sql!r})); c.commit(); c.close()"
+        return subprocess.run([sys.executable, "-c", program, path], check=True, capture_output=True, text=True).stdout.strip()
+
+    Database(path).close()
+    for _ in range(2):
+        with Database(path, lambda: None) as database:
+            ask("UPDATE note SET text = text")
+            assert path.with_name(f"{path.name}-wal").exists()
+            database.insert([(make_record(), make_arrival())])
+            assert ask("SELECT count(*) > 0 FROM record") == "(1,)"
 
 
 def test_any_number_of_files_is_asked_for_by_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
