@@ -162,7 +162,7 @@ def test_another_program_that_closes_the_database_leaves_the_journal_to_us(path:
     Database(path).close()
     for _ in range(2):
         with Database(path, lambda: None) as database:
-            ask("UPDATE note SET text = text")
+            ask("UPDATE note SET value = value")
             assert path.with_name(f"{path.name}-wal").exists()
             database.insert([(make_record(), make_arrival())])
             assert ask("SELECT count(*) > 0 FROM record") == "(1,)"
