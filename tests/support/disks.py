@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
+_REPAIRED = 1
 
 
 class NoDisksError(Exception):
@@ -131,6 +132,30 @@ class LoopDisk:
             if digest == before:
                 return LoopDisk(image, mount_point)
             before = digest
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change how a file system is mounted: "ro", "rw", or "abort", which stops an ext4 as a fault of its disk does.
+
+    Raises
+    ------
+    NoDisksError
+        If it can not be changed.
+    """
+    _run("mount", "-o", f"remount,{options}", folder)
+
+
+def check_disk(image: Path) -> None:
+    """Check and repair an ext4 file system that is not mounted, as a machine does when it starts.
+
+    Raises
+    ------
+    NoDisksError
+        If it can not be repaired.
+    """
+    done = subprocess.run(["e2fsck", "-p", image], capture_output=True, text=True, check=False)
+    if done.returncode not in (0, _REPAIRED):
+        raise NoDisksError(f"e2fsck -p: {done.stdout.strip()}")
 
 
 def _copy(image: Path, target: Path) -> bytes:

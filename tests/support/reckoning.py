@@ -53,7 +53,7 @@ def faults_of(home: Path, inbox: Path, book: Iterable[Drop], *, after_cut: froze
     """
     book = list(book)
     drops = [drop for drop in book if drop.state != "begun" or after_cut is not None]
-    asked = [drop for drop in drops if not drop.excused and (after_cut is None or _is_promised(drop, after_cut))]
+    asked = [drop for drop in drops if not drop.excused and (after_cut is None or is_promised(drop, after_cut))]
     is_asked = set(map(id, asked))
     others = [drop for drop in book if id(drop) not in is_asked]
     free = {name for drop in others for name in drop.names}
@@ -69,7 +69,8 @@ def faults_of(home: Path, inbox: Path, book: Iterable[Drop], *, after_cut: froze
     ]
 
 
-def _is_promised(drop: Drop, recorded: frozenset[tuple[str, str]]) -> bool:
+def is_promised(drop: Drop, recorded: frozenset[tuple[str, str]]) -> bool:
+    """Tell whether a drop must outlive a power cut; ``recorded`` are path and SHA-256 of what had a record before."""
     return drop.state == "durable" or any((name, drop.sha256) in recorded for name in drop.names)
 
 

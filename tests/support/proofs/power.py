@@ -226,13 +226,13 @@ def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, long
     figures.moved += len(seen.moved)
     with box.powered():
         faults = box.finish()
-        faults += _lost(box.home, seen)
+        faults += lost_of(box.home, seen)
         faults += faults_of(box.home, box.inbox, writers.book, after_cut=frozenset(seen.shown.values()))
     figures.faults += [f"box {seed}: {fault}" for fault in faults]
 
 
-def _lost(home: Path, seen: Seen) -> list[str]:
-    """What was seen before the cut must be there after it, under the same number and with the same bytes."""
+def lost_of(home: Path, seen: Seen) -> list[str]:
+    """Name what was seen before the cut and is not there after it, under the same number and with the same bytes."""
     rows = {row["id"]: (row["path"], row["sha256"]) for row in read_rows(home)}
     faults = [f"shown record {number} is lost" for number, what in seen.shown.items() if rows.get(number) != what]
     faults += [f"exported record {number} is lost" for number, what in seen.exported.items() if rows.get(number) != what]
