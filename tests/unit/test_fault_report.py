@@ -13,8 +13,7 @@ from support.proofs.report import Result, add_to_report
 
 
 def test_each_proof_has_its_own_lines(tmp_path: Path) -> None:
-    soak = SoakFigures(hours=0.5, lost=1, faults=["chapter 1: a.png has no record"])
-    soak.troubles["killed"], soak.recovery_s["killed"] = 3, 1.25
+    soak = SoakFigures(hours=0.5, lost=1, troubles={"killed": 3}, recovery_s={"killed": 1.3}, faults=["chapter 1: a.png has no record"])
     add_to_report("soak", Result("scripts/soak", 1800, asdict(soak)), tmp_path)
     add_to_report("kills", Result("scripts/faults", 60, asdict(KillFigures(kills=7))), tmp_path)
     add_to_report("kills", Result("scripts/faults", 60, asdict(KillFigures(kills=8))), tmp_path)
@@ -22,7 +21,7 @@ def test_each_proof_has_its_own_lines(tmp_path: Path) -> None:
     page = (tmp_path / "faults.md").read_text("utf-8")
     assert "8 kills" in page
     assert "7 kills" not in page
-    assert "| killed | 3 | 1.2 s |" in page
+    assert "| killed | 3 | 1.3 s |" in page
     assert "* chapter 1: a.png has no record" in page
     with pytest.raises(KeyError):
         add_to_report("nothing", Result("", 0, {}), tmp_path)

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -47,9 +46,9 @@ class SoakFigures:
     """Homes that were filled, finished and reckoned up, one after the other."""
     drops: int = 0
     records: int = 0
-    troubles: Counter[str] = field(default_factory=Counter)
+    troubles: dict[str, int] = field(default_factory=dict)
     """What was done to the agent, and how often."""
-    states: Counter[str] = field(default_factory=Counter)
+    states: dict[str, int] = field(default_factory=dict)
     """What the agent said that it waited for meanwhile, and how often."""
     recovery_s: dict[str, float] = field(default_factory=dict)
     """The longest time from the end of each trouble to the durable record of an image that came then, settle time and all."""
@@ -188,7 +187,7 @@ class Chapter:
     def meet(self, trouble: str) -> None:
         """Do something to the agent, and wait until it has got over it."""
         TROUBLES[trouble](self)
-        self._figures.troubles[trouble] += 1
+        self._figures.troubles[trouble] = self._figures.troubles.get(trouble, 0) + 1
         took_s = self._recover()
         self._figures.recovery_s[trouble] = max(took_s, self._figures.recovery_s.get(trouble, 0.0))
         self._figures.longest_recovery_s = max(self._figures.recovery_s.values())
@@ -196,7 +195,7 @@ class Chapter:
 
     def _recover(self) -> float:
         """Drop an image; gives the seconds until its record."""
-        number = self._figures.troubles.total()
+        number = sum(self._figures.troubles.values())
         content = image_bytes(900_000_000 + number)
         drop = Drop((f"after {number}.png",), hashlib.sha256(content).hexdigest())
         self._book.append(drop)
@@ -241,7 +240,7 @@ class Chapter:
         """Let a trouble last, and note what the agent says of it."""
         time.sleep(self._chance.uniform(0.3, 1.0) * self._hold_s)
         if (said := doing(self._home))[0] == "waiting":
-            self._figures.states[said[1]] += 1
+            self._figures.states[said[1]] = self._figures.states.get(said[1], 0) + 1
 
     # What happens to the agent
 
