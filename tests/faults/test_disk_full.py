@@ -87,10 +87,10 @@ def test_a_disk_that_fills_up_while_the_agent_works(disks: None, kind: Literal["
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("own_inbox", [True, False])
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 def test_a_disk_that_fills_up_many_times(disks: None, kind: Literal["tmpfs", "ext4"], own_inbox: bool) -> None:
-    figures = fill_while_working(seed=2, fillings=25, kind=kind, own_inbox=own_inbox)
+    figures = fill_while_working(seed=2, fillings=15, kind=kind, own_inbox=own_inbox)
     assert figures.faults == []
-    assert figures.shown_as_full == 25
+    assert figures.shown_as_full == 15

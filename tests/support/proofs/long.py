@@ -36,7 +36,7 @@ def _space(_folder: Path, seed: int) -> Any:
     """Fill both kinds of disk, with the inbox on them and elsewhere; gives the sums."""
     total = SpaceFigures()
     for kind, own_inbox in product(("tmpfs", "ext4"), (True, False)):
-        found = fill_while_working(seed=seed, fillings=10, kind="tmpfs" if kind == "tmpfs" else "ext4", own_inbox=own_inbox, shipped=True)
+        found = fill_while_working(seed=seed, fillings=6, kind="tmpfs" if kind == "tmpfs" else "ext4", own_inbox=own_inbox, shipped=True)
         longest_s = max(total.longest_recovery_s, found.longest_recovery_s)
         sums = {name: value + getattr(found, name) for name, value in vars(total).items()}
         total = SpaceFigures(**{**sums, "longest_recovery_s": longest_s})

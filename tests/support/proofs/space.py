@@ -23,6 +23,8 @@ from support.writers import Drop, Writers
 SETTLE_S = 0.1
 RATE_HZ = 40.0
 DISK_MIB = 12
+MIB_PER_FILLING = 12
+"""What those who drop images can use up until the agent, which waits for longer each time, has seen that there is space again."""
 WAIT_S = 45.0
 """The longest wait for a state: longer than the agent's own longest wait between two tries."""
 FULL = ("waiting", "disk_full")
@@ -71,10 +73,11 @@ def fill_while_working(
     figures, chance, began_s = SpaceFigures(), random.Random(seed), time.monotonic()
     with ExitStack() as at_exit:
         folder = at_exit.enter_context(scratch())
+        size_mib = DISK_MIB + MIB_PER_FILLING * fillings
         if kind == "tmpfs":
-            disk = at_exit.enter_context(memory_disk(folder / "disk", DISK_MIB * 1024))
+            disk = at_exit.enter_context(memory_disk(folder / "disk", size_mib * 1024))
         else:
-            disk = at_exit.enter_context(LoopDisk.make(folder / "disk.img", folder / "disk", DISK_MIB).mounted())
+            disk = at_exit.enter_context(LoopDisk.make(folder / "disk.img", folder / "disk", size_mib).mounted())
         home = disk / "home"
         inbox = (folder if own_inbox else home) / "inbox"
         inbox.mkdir(parents=True)
