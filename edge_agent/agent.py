@@ -18,12 +18,13 @@ from types import FrameType
 
 from edge_agent.config import Config
 from edge_agent.errors import CameraGoneError, EdgeAgentError, InferenceError, ModelError, SourceGoneError, StorageError
+from edge_agent.host import Ending, LoadClassifiers
 from edge_agent.inference.installed import ModelStore, load_configured_bundle
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount
 from edge_agent.patience import real_path
 from edge_agent.records import ModelIdentity
-from edge_agent.session import HEARTBEAT_S, MOUNT_NOTE, Ending, LoadClassifiers, Session
+from edge_agent.session import HEARTBEAT_S, MOUNT_NOTE, Session
 from edge_agent.store.database import Reader
 from edge_agent.store.ledger import DATABASE_NAME
 from edge_agent.store.lock import HomeLock

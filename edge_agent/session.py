@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent.config import Config
-from edge_agent.errors import ConfigError, DiskFullError, SourceGoneError
+from edge_agent.crew import Crew
+from edge_agent.errors import DiskFullError, SourceGoneError
+from edge_agent.host import Ending, Host, LoadClassifiers
 from edge_agent.intake.folder import FolderIntake
 from edge_agent.intake.placing import storage_error
-from edge_agent.intake.presence import Mount, check_present
+from edge_agent.intake.presence import Mount
 from edge_agent.patience import real_path
+from edge_agent.premises import check_inbox, make_folders
 from edge_agent.records import Arrival, ModelIdentity, Record
 from edge_agent.store.ledger import DATABASE_NAME, Ledger
 from edge_agent.store.results import Mark
-from edge_agent.store.space import free_space
+from edge_agent.store.space import Watermark
 from edge_agent.surfaces import systemd
 from edge_agent.suspects import Suspects
-from edge_agent.worker import Claims, Job, Outcome, SupportsClassify, Worker
+from edge_agent.worker import Claims, Job, Outcome, Worker
 
 if TYPE_CHECKING:
     from edge_agent.intake.camera import CameraSource
@@ -45,7 +47,6 @@ CAMERA_STOP_S = 0.3
 SYNC_STOP_S = 0.2
 """How long a stop waits for each; together less than the two seconds that a stop may take."""
 SYNC_ONCE_S = 60.0
-SPACE_CHECK_S = 1.0
 MOUNT_NOTE = "inbox_mount"
 _CAMERA_POLL_S = 0.2
 _GROUP_S = 0.05
@@ -53,9 +54,6 @@ _GROUP_SIZE = 16
 """Under load, outcomes wait for each other until one of these is reached, so that they share one commit."""
 _IN_HAND_PER_WORKER = 16
 """Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
-
-Ending = Literal["stop", "reload", "finished"]
-"""Why a session ended without a fault: somebody asked, another configuration or model waits, or (``once``) nothing is left to do."""
 
 
 class _Wish:
@@ -71,37 +69,6 @@ class _LookAgain:
 
 Message = str | Outcome | Mark | Exception | _Wish | _LookAgain
 """What reaches the main loop: a path where something happened, a worker's outcome, a finished sync, a fault of another thread, a wish."""
-
-LoadClassifiers = Callable[[Config, int], Sequence[SupportsClassify]]
-
-
-class Host(Protocol):
-    """What a session asks of the agent around it."""
-
-    counts: Counter[str]
-    untold: list[tuple[str, str]]
-    """Events (code, message) that the next commit is to tell; the session empties it."""
-
-    def started(self, model: ModelIdentity) -> None:
-        """Hear that the session is ready: the model is loaded and the inbox is watched."""
-
-    def alive(self) -> None:
-        """Hear, many times a second, that a long start goes on; raises where it is to be given up for a stop."""
-
-    def working(self, line: str) -> None:
-        """Show that work goes on, with a line for people."""
-
-    def waiting(self, code: str, message: str) -> None:
-        """Show that no image is taken, and why."""
-
-    def classified(self, model: ModelIdentity) -> None:
-        """Hear that an image was classified without a fault, and its record is durable."""
-
-    def failed(self, fault: Exception) -> None:
-        """Hear that a worker met a fault of our own with an image in hand."""
-
-    def wants_reload(self, *, asked: bool) -> bool:
-        """Tell whether a new session should begin: another model was activated or, where ``asked``, another configuration is good."""
 
 
 class Session:
@@ -122,7 +89,6 @@ class Session:
     _ledger: Ledger
     _intake: FolderIntake
     _suspects: Suspects
-    _mount: Mount
 
     def __init__(self, config: Config, host: Host, *, once: bool, load: LoadClassifiers) -> None:
         self._config = config
@@ -132,7 +98,6 @@ class Session:
         self._home = config.home.resolve()
         self._inbox = real_path(config.inbox)
         self._mailbox: SimpleQueue[Message] = SimpleQueue()
-        self._work: SimpleQueue[Job | None] = SimpleQueue()
         self._ready: deque[Arrival] = deque()
         self._in_hand = 0
         # Paths whose attempt ended without a record; the database hears of it with the next commit.
@@ -142,13 +107,12 @@ class Session:
         # Files whose bytes a worker has in hand under another name, by SHA-256.
         self._twins: dict[str, list[Arrival]] = {}
         self._claims = Claims()
-        self._workers: list[Worker] = []
+        self._workers = Crew(self._mailbox.put)
         self._alone = False
         self._camera: CameraSource | None = None
         self._camera_listed = False
         self._heartbeat_at_s = 0.0
-        self._space_at_s = 0.0
-        self._is_short_of_space = False
+        self._space = Watermark(self._home, config.storage.min_free_bytes)
         self._ending: Ending | None = None
 
     def run(self, *, blame: bool | None) -> Ending:
@@ -184,70 +148,28 @@ class Session:
     def _start_up(self, at_exit: ExitStack, blame: bool | None) -> None:
         """Open everything; what is opened is closed in reverse order, however the session ends."""
         is_new = not (self._home / "state" / DATABASE_NAME).exists()
-        self._make_folders(with_inbox=is_new)
+        make_folders(self._config, is_new=is_new)
         classifiers = self._load(self._config, self._config.model.threads or len(os.sched_getaffinity(0)))
         intake = self._config.intake
         self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._host.alive)
         at_exit.callback(self._ledger.close, sync_patience_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
         self._tell()  # also where it goes no further than to the next line
-        self._check_inbox()
+        note = self._ledger.read_note(MOUNT_NOTE)
+        expected = Mount.from_text(note, self._inbox) if note else None
+        mount = check_inbox(self._inbox, expected, leaves=intake.on_done != "keep")
         self._suspects = Suspects(self._ledger.blame(blame))
         disposals, healed = self._ledger.recover()
         if disposals or healed or self._suspects:
             _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._suspects))
         self._intake = FolderIntake(self._inbox, intake, self._ledger.without_record)
         at_exit.callback(self._intake.stop)
+        at_exit.callback(self._workers.dismiss)
         for classifier in classifiers:
-            self._start_worker(classifier)
-            at_exit.callback(self._work.put, None)
+            self._workers.hire(Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims))
         self._intake.start(lambda path: self._mailbox.put(_LookAgain() if path is None else path))
         self._start_camera(at_exit)
-        self._note_start(classifiers[0].identity)
+        self._note_start(classifiers[0].identity, mount)
         self._tell()
-
-    def _make_folders(self, *, with_inbox: bool) -> None:
-        """Make what is missing; the inbox only in a new home: later it may be a share that is away, not to be made anew in its place."""
-        names = ("state", "results", "done", "rejected")
-        for name in (*names, "inbox") if with_inbox and self._config.intake.inbox is None else names:
-            try:
-                (self._home / name).mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise storage_error(fault, f"make the folder {self._home / name}") from fault
-
-    def _check_inbox(self) -> None:
-        """See that the inbox is there and lets images go. One that was never in use is a mistake, one that was is away for a while."""
-        note = self._ledger.read_note(MOUNT_NOTE)
-        expected = Mount.from_text(note, self._inbox) if note else None
-        if expected is None and not self._inbox.exists():
-            raise SourceGoneError(f"the inbox {self._inbox} does not exist: create it, mount its disk, or name another with --inbox")
-        if expected is None and not self._inbox.is_dir():
-            raise ConfigError(f"the inbox {self._inbox} is not a folder: name a folder with --inbox")
-        self._mount = check_present(self._inbox, expected)
-        keeps = self._config.intake.on_done == "keep"
-        if os.access(self._inbox, os.R_OK | os.X_OK | (0 if keeps else os.W_OK)):
-            return
-        advice = (
-            f"the inbox {self._inbox} is not writable for the agent, so that images can not be moved out of it: "
-            'give the agent\'s user write access to the folder, or set [intake] on_done = "keep"'
-        )
-        raise ConfigError(advice) if expected is None else SourceGoneError(f"{advice}; work goes on by itself then")
-
-    def _start_worker(self, classifier: SupportsClassify) -> None:
-        worker = Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims)
-        self._workers.append(worker)
-        threading.Thread(target=self._run_worker, args=(worker,), name=f"worker-{len(self._workers)}", daemon=True).start()
-
-    def _run_worker(self, worker: Worker) -> None:
-        while (job := self._work.get()) is not None:
-            worker.busy_since_s = time.monotonic()
-            message: Message
-            try:
-                message = worker.examine(job)
-            except Exception as fault:  # our own: raised again in the main loop, which is where the session ends
-                message = fault
-            worker.busy_since_s = None
-            self._mailbox.put(message)
-        worker.close()
 
     def _start_camera(self, at_exit: ExitStack) -> None:
         if self._config.camera.source:
@@ -257,12 +179,12 @@ class Session:
             self._camera.start()
             at_exit.callback(self._camera.stop, CAMERA_STOP_S)
 
-    def _note_start(self, model: ModelIdentity) -> None:
+    def _note_start(self, model: ModelIdentity, mount: Mount) -> None:
         """Tell ``edge-agent status`` and the log what runs here."""
         intake = self._config.intake
         about = {"inbox": str(self._inbox), "on_done": intake.on_done, "ignore": intake.ignore, "model": model}
         self._ledger.note("agent", msgspec.json.encode(about).decode())
-        self._ledger.note(MOUNT_NOTE, self._mount.to_text(self._inbox))
+        self._ledger.note(MOUNT_NOTE, mount.to_text(self._inbox))
         _log.info(
             "started pid=%d workers=%d model=%s version=%s digest=%.12s",
             *(os.getpid(), len(self._workers), model.name, model.version, model.digest),
@@ -302,7 +224,7 @@ class Session:
         return _IN_HAND_PER_WORKER * len(self._workers)
 
     def _wants_more(self) -> bool:
-        return len(self._ready) < self._in_hand_limit() and not self._is_short_of_space
+        return len(self._ready) < self._in_hand_limit() and not self._space.is_short
 
     def _patience_s(self) -> float:
         """How long the main loop may sleep if no message comes."""
@@ -311,8 +233,8 @@ class Session:
         wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet))
         if self._outcomes:
             wake_at_s = min(wake_at_s, self._group_since_s + _GROUP_S)
-        if self._is_short_of_space:
-            wake_at_s = min(wake_at_s, self._space_at_s)
+        if self._space.is_short:
+            wake_at_s = min(wake_at_s, self._space.next_look_s)
         elif self._wants_more():
             wake_at_s = min(wake_at_s, self._intake.wake_at_s())
         patience_s = max(0.0, wake_at_s - time.monotonic())
@@ -358,7 +280,7 @@ class Session:
 
         While outcomes wait for each other, so do the next arrivals: that they are tried is then written by the same commit.
         """
-        if not self._ready or self._is_short_of_space or self._in_hand >= self._in_hand_limit():
+        if not self._ready or self._space.is_short or self._in_hand >= self._in_hand_limit():
             return False
         if self._in_hand == 0:
             return True
@@ -391,7 +313,7 @@ class Session:
         elif attempts:
             self._ledger.begin(attempts, ended=self._take_ended())
         for job in jobs:
-            self._work.put(job)
+            self._workers.give(job)
         self._in_hand += len(jobs)
 
     def _is_group_due(self) -> bool:
@@ -457,26 +379,15 @@ class Session:
 
     def _has_space(self) -> bool:
         """Look, at most once a second, whether the disk has the room that the configuration wants kept."""
-        now_s = time.monotonic()
-        least = self._config.storage.min_free_bytes
-        if least == 0 or now_s < self._space_at_s:
-            return not self._is_short_of_space
-        self._space_at_s = now_s + SPACE_CHECK_S
-        free = free_space(self._home)
-        self._is_short_of_space = free < least
-        if self._is_short_of_space:
-            message = (
-                f"less than {least / 1e6:,.0f} MB are free on a disk of {self._home}, so no image is taken: free some space; "
-                "the agent then goes on by itself, and every image stays where it is"
-            )
+        if self._space.is_due and not self._space.look():
             if self._once:
-                raise DiskFullError(message)
-            self._host.waiting("low_space", message)
-        return not self._is_short_of_space
+                raise DiskFullError(self._space.message)
+            self._host.waiting("low_space", self._space.message)
+        return not self._space.is_short
 
     def _heartbeat(self) -> None:
         """Look after what no event tells of, and say that the loop is alive."""
-        if self._is_short_of_space and self._has_space():
+        if self._space.is_short and self._has_space():
             self._heartbeat_at_s = 0.0  # to say at once that the wait is over
         now_s = time.monotonic()
         if now_s < self._heartbeat_at_s:
@@ -488,12 +399,11 @@ class Session:
         self._ledger.retain(self._config.retention, quiet=self._intake.is_quiet)
         if self._ending is None and self._host.wants_reload(asked=False):
             self._ending = "reload"
-        stuck = sum(worker.busy_s(now_s) > STUCK_S for worker in self._workers)
-        if stuck:
+        if stuck := self._workers.stuck(STUCK_S):
             _log.error("workers_stuck count=%d limit_s=%g", stuck, STUCK_S)
             return
         systemd.notify_watchdog()
-        if not self._is_short_of_space:
+        if not self._space.is_short:
             counts = self._host.counts
             waiting = self._intake.waiting + len(self._ready) + self._in_hand
             self._host.working(f"{counts['done']} done, {counts['rejected']} rejected, {waiting} waiting")
@@ -513,12 +423,9 @@ class Session:
         """Finish the images in hand, and no others: those stay in the inbox for the next start."""
         deadline_s = time.monotonic() + DRAIN_S
         self._ready.clear()
-        with suppress(Empty):
-            while True:
-                job = self._work.get_nowait()
-                if job is not None:
-                    self._in_hand -= 1
-                    self._ended.append(job.arrival.path)
+        for job in self._workers.take_back():
+            self._in_hand -= 1
+            self._ended.append(job.arrival.path)
         while self._in_hand > 0 and (left_s := deadline_s - time.monotonic()) > 0:
             try:
                 self._receive(left_s)

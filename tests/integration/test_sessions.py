@@ -26,6 +26,7 @@ from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, Infer
 from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
 from edge_agent.session import Session
+from edge_agent.store import space
 from edge_agent.surfaces.state import AgentState, read_state
 
 
@@ -33,7 +34,7 @@ from edge_agent.surfaces.state import AgentState, read_state
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_module, "FIRST_WAIT_S", 0.05)
     monkeypatch.setattr(session_module, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(session_module, "SPACE_CHECK_S", 0.05)
+    monkeypatch.setattr(space, "LOOK_S", 0.05)
 
 
 @pytest.fixture
@@ -462,7 +463,7 @@ class TestSpace:
         Result: no image is taken meanwhile, the state says why, and the agent goes on by itself.
         """
         free = [10**9]
-        monkeypatch.setattr(session_module, "free_space", lambda _home: free[0])
+        monkeypatch.setattr(space, "free_space", lambda _home: free[0])
         config = msgspec.structs.replace(home.config, storage=StorageConfig(min_free_bytes=2 * 10**8))
         with running(Agent(config, load=home.load)):
             drop(home.inbox, "a.png", image_bytes(1))

@@ -68,7 +68,7 @@ def test_a_fault_nobody_foresaw_shows_where_and_is_1(monkeypatch: pytest.MonkeyP
 def test_what_it_shows_names_no_image(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The text of an error of the system, or of a library, may quote a file's name; under systemd it would stand in the journal."""
     fault = ValueError("DOE JOHN")
-    fault.__cause__ = FileNotFoundError(2, "No such file", "/home/inbox/DOE JOHN.png")
+    fault.__cause__ = FileNotFoundError(2, "No such file", "/srv/inbox/DOE JOHN.png")
     fail_with(monkeypatch, fault)
     assert cli.main(["run"]) == 1
     said = capsys.readouterr().err
