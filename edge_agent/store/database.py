@@ -26,6 +26,8 @@ PAGE_ROWS = 1000
 LOCK_WAIT_S = 1.0
 """How long a locked database is waited for, in the main loop too: less than a stop may take, and far less than the watchdog's patience."""
 _JOURNAL_LIMIT_BYTES = 16 * 1024**2
+_READER_CACHE_KIB = 500
+# Each worker has a reader, which it asks for one row at a time: SQLite's own 2 MB for each would not be used twice.
 
 _SELECT = f"SELECT {', '.join(RECORD_COLUMNS)} FROM record "  # noqa: S608 - constants of this package
 _SELECT_WITH_FILE = f"SELECT {', '.join((*RECORD_COLUMNS, *FILE_COLUMNS))} FROM record "  # noqa: S608
@@ -95,6 +97,7 @@ class Reader:
             self._version = schema_version(connection, self._path)
             if self._version == 0:
                 raise not_ours(self._path)
+            connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         except (sqlite3.Error, StorageError):
             connection.close()
             raise
