@@ -25,6 +25,7 @@ from edge_agent.intake.presence import Mount
 from edge_agent.patience import real_path
 from edge_agent.records import ModelIdentity
 from edge_agent.session import HEARTBEAT_S, MOUNT_NOTE, Session
+from edge_agent.spare_memory import give_back_memory
 from edge_agent.store.database import Reader
 from edge_agent.store.ledger import DATABASE_NAME
 from edge_agent.store.lock import HomeLock
@@ -192,15 +193,14 @@ class Agent:
             except EdgeAgentError as fault:
                 if time.monotonic() - began_s > STEADY_S:
                     wait_s = FIRST_WAIT_S
-                cause = fault
                 try:
                     if self._goes_back(fault):
                         continue
                 except StorageError as of_disk:  # to go back is to be written down
-                    cause = of_disk
-                if not self._passes(cause):
-                    raise
-                self._wait_out(cause, wait_s)
+                    fault = of_disk  # under the name that ends here: a fault that is kept keeps its session, and the model of that
+                if not self._passes(fault):
+                    raise fault
+                self._wait_out(fault, wait_s)
                 wait_s = min(2.0 * wait_s, LONGEST_WAIT_S)
             else:
                 if ending != "reload":
@@ -211,8 +211,10 @@ class Agent:
         self._started_at_s = None
         self._said_alive_s = time.monotonic()
         self._model_stamp = self._models.stamp()
-        if self._is_ready and not self._wishes.empty():  # asked for while no session listened
-            self.wants_reload(asked=True)
+        if self._is_ready:
+            give_back_memory()
+            if not self._wishes.empty():  # asked for while no session listened
+                self.wants_reload(asked=True)
         session = self.session = Session(self._config, self, once=self._once, load=self._load)
         if self._stop_asked:  # asked while there was no session to hear of it
             return "stop"

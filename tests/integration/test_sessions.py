@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
 from edge_agent.session import Session
 from edge_agent.store import space
+from edge_agent.store.ledger import Ledger
 from edge_agent.surfaces.state import AgentState, read_state
 
 
@@ -453,6 +455,37 @@ def test_a_camera_that_hangs_for_good_ends_the_process(home: AgentHome, monkeypa
         agent.run()
     give_up.cancel()
     assert caught.value.exit_code == 30
+
+
+def test_sessions_that_fail_leave_nothing_in_memory(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    1. The disk fails at each image, for long: one session follows the other, each with a model of its own.
+    Result: when the next one loads its model, those before are gone, and so are their threads and files.
+    """
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageAwayError("the disk fails; the agent goes on by itself")
+
+    monkeypatch.setattr(agent_module, "LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr(Ledger, "begin", fail)
+    before: list[weakref.ref[FakeClassifier]] = []
+    alive: list[int] = []
+    held: list[tuple[int, int]] = []
+
+    def load(config: Config, count: int) -> Sequence[FakeClassifier]:
+        alive.append(sum(each() is not None for each in before))
+        held.append((threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
+        classifiers = home.load(config, count)
+        before.extend(map(weakref.ref, classifiers))
+        return classifiers
+
+    drop(home.inbox, "a.png", image_bytes(1))
+    with running(Agent(home.config, load=load)):
+        wait_until(lambda: len(alive) > 10)
+    assert set(alive[1:]) == {0}
+    threads, files = held[-1]
+    assert threads <= held[1][0] + 2, "the last workers may just be ending"
+    assert files <= held[1][1] + 6
 
 
 class TestSpace:
