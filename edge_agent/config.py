@@ -10,16 +10,14 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from edge_agent.config_words import allowed, shown, suggestion
 from edge_agent.errors import ConfigError
 from edge_agent.patience import real_path
-
-if TYPE_CHECKING:
-    from msgspec.inspect import Type
 
 HOME_VARIABLE = "EDGE_AGENT_HOME"
 DEFAULT_HOME = Path("edge-agent-home")
@@ -303,22 +301,22 @@ def _check_table(struct: type[_S], table: Mapping[str, Any], prefix: str, base: 
     for key, value in table.items():
         key_path = f"{prefix}{key}"
         if key not in fields:
-            problems.append(f"{key_path}: unknown key; {_suggestion(key, list(fields))}")
+            problems.append(f"{key_path}: unknown key; {suggestion(key, list(fields))}")
             continue
         kind = fields[key]
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             if isinstance(value, dict):
                 values[key] = _check_table(kind, value, f"{key_path}.", base, problems)
             else:
-                problems.append(f"{key_path}: expected a table, [{key_path}], got {_shown(value)}")
+                problems.append(f"{key_path}: expected a table, [{key_path}], got {shown(value)}")
             continue
         try:
             values[key] = msgspec.convert(value, kind, dec_hook=lambda _, text: _path_from_text(text, base))
         except msgspec.ValidationError:
-            problems.append(f"{key_path}: expected {_allowed(kind)}, got {_shown(value)}")
+            problems.append(f"{key_path}: expected {allowed(kind)}, got {shown(value)}")
             continue
         if isinstance(value, float) and not math.isfinite(value):  # nan passes every bound
-            problems.append(f"{key_path}: expected {_allowed(kind)}, got {value}")
+            problems.append(f"{key_path}: expected {allowed(kind)}, got {value}")
     return struct(**values) if len(problems) == problems_before else None
 
 
@@ -328,8 +326,8 @@ def _check_relations(config: Config, problems: list[str]) -> None:
     for key, path in (("home", home), ("intake.inbox", inbox)):
         raw = os.fsencode(path)
         if raw.decode("utf-8", "ignore").encode() != raw:
-            shown = raw.decode("utf-8", "backslashreplace")
-            problems.append(f"{key}: {shown} is not UTF-8, so no log or table can name it; rename that folder, or use another")
+            readable = raw.decode("utf-8", "backslashreplace")
+            problems.append(f"{key}: {readable} is not UTF-8, so no log or table can name it; rename that folder, or use another")
     if home.is_relative_to(inbox):
         problems.append(f"intake.inbox: {config.inbox} holds the home folder {config.home}; use a folder that does not")
     problems.extend(
@@ -365,51 +363,3 @@ def _path_from_text(text: object, base: Path) -> Path:
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError  # msgspec turns it into the ValidationError that the caller reports
     return _absolute(Path(text), base)
-
-
-def _suggestion(key: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(key, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(known)}"
-
-
-def _shown(value: object) -> str:
-    match value:
-        case str():
-            return f'"{value[:60]}"'
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "a table"
-        case _:
-            return str(value)[:60]
-
-
-def _allowed(kind: Any) -> str:
-    from msgspec.inspect import type_info
-
-    return _allowed_type(type_info(kind))
-
-
-def _allowed_type(allowed: Type) -> str:
-    """A field's type in words, with its bounds and choices."""
-    from msgspec import inspect
-
-    match allowed:
-        case inspect.LiteralType(values=values):
-            return "one of " + ", ".join(f'"{value}"' for value in values)
-        case inspect.IntType() | inspect.FloatType():
-            noun = "a whole number" if isinstance(allowed, inspect.IntType) else "a number"
-            lower = f"above {allowed.gt:g} and up" if allowed.gt is not None else f"from {allowed.ge}"
-            return f"{noun} {lower} to {allowed.le}"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.VarTupleType(item_type=item):
-            return f"a list, each item {_allowed_type(item)}"
-        case inspect.UnionType(types=types):  # only "something or not given"
-            return _allowed_type(next(kind for kind in types if not isinstance(kind, inspect.NoneType)))
-        case inspect.CustomType():
-            return "a path in quotes"
-        case _:
-            return "text in quotes"
