@@ -209,9 +209,7 @@ class Session:
         if self._camera is not None:
             if not self._camera.wait_finished(0):
                 return False
-            self._check_camera()
-            if self._camera.failure is not None:
-                raise self._camera.failure  # the next heartbeat would come too late to tell
+            self._check_camera()  # the next heartbeat would come too late to tell
             if not self._camera_listed:
                 self._camera_listed = True
                 self._intake.rescan()  # the events of its last frames may still be on their way
