@@ -124,6 +124,7 @@ class Chapter:
             self._inbox.mkdir(parents=True)
             self._home.mkdir(exist_ok=True)
             self._start_agent()
+            wait_until(lambda: self._working_agent() and doing(self._home) == ("working", ""), RECOVERY_S)
             self._start_writers()
             at_fault.pop_all()
         return self
