@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+from support.agents import AgentHome, drop, image_bytes
+from support.memory import resident_mib
 from support.proofs.load import bear_load
+from support.real_agent import RealAgent
 
 
 def test_a_stream_and_then_a_burst(quick_folder: Path) -> None:
@@ -29,3 +33,23 @@ def test_ten_minutes_of_images_and_then_twenty_thousand_at_once(tmp_path: Path) 
     assert 0 < figures.longest_queue <= figures.queue_bound < 20_000
     assert figures.order_correlation > 0.99
     assert figures.memory_growth_percent <= 10
+
+
+def test_a_new_session_takes_no_more_memory_than_the_last(quick_folder: Path) -> None:
+    """
+    1. The shipped agent works; its configuration is read again, ten times, each time with images in between.
+    Result: it holds one model and one set of workers, not those of the sessions before.
+    """
+    home = AgentHome(quick_folder)
+    sizes: list[float] = []
+    with RealAgent(quick_folder, home.home) as process:
+        process.wait_until_started()
+        for number in range(11):
+            drop(home.inbox, f"{number}.png", image_bytes(number))
+            home.wait_for(number + 1)
+            sizes.append(resident_mib(process.pid))
+            process.send_signal(signal.SIGHUP)
+            process.wait_until_started(number + 2)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    assert sizes[-1] < sizes[0] + 10, sizes
