@@ -6,20 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.disks import LoopDisk, NoDisksError, scratch
+from support.disks import NoDisksError, check_disks, scratch
 from support.signed import SERIAL, Maker
 
 from edge_agent.inference.bundle import read_contents
-
-_PROBE_MIB = 16
 
 
 @pytest.fixture(scope="session")
 def disks() -> None:
     """Skips where no loop device can be mounted: that takes root, mkfs.ext4, and a kernel that lets us."""
     try:
-        with scratch() as folder, LoopDisk.make(folder / "probe.img", folder / "probe", _PROBE_MIB).mounted():
-            pass
+        check_disks()
     except NoDisksError as fault:
         pytest.skip(f"no disk can be mounted here: {fault}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 COPY_CHUNK_BYTES = 4 * 1024 * 1024
 _REPAIRED = 1
+_PROBE_MIB = 16
 
 
 class NoDisksError(Exception):
@@ -132,6 +133,18 @@ class LoopDisk:
             if digest == before:
                 return LoopDisk(image, mount_point)
             before = digest
+
+
+def check_disks() -> None:
+    """See that disks can be made and mounted here: that takes root, mkfs.ext4, and a kernel that lets us.
+
+    Raises
+    ------
+    NoDisksError
+        If not.
+    """
+    with scratch() as folder, LoopDisk.make(folder / "probe.img", folder / "probe", _PROBE_MIB).mounted():
+        pass
 
 
 def remount(folder: Path, options: str) -> None:

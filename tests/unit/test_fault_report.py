@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from support.proofs.chapter import SoakFigures
 from support.proofs.kills import KillFigures
 from support.proofs.report import Result, add_to_report
+from support.proofs.soak_figures import SoakFigures
 
 
 def test_each_proof_has_its_own_lines(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from support.disks import LoopDisk, check_disk, fill, remount
 from support.forking import ForkedProcess
 from support.memory import resident_mib
 from support.proofs.power import MANNERS, Seen, Witness, lost_of
+from support.proofs.soak_figures import SoakFigures
 from support.real_agent import RealAgent, edge_agent
 from support.reckoning import faults_of, is_promised, read_rows
 from support.writers import Drop, Writers, write_durably
@@ -35,40 +35,6 @@ WARM_UP_S = 10.0
 A_RUN_S = 60.0
 """Of agents that lived for so long it is asked whether their memory grew."""
 _TOLERATED = frozenset({errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENOENT})
-
-
-@dataclass
-class SoakFigures:
-    """What came of it; ``faults`` names everything that was lost, twice, or not in agreement."""
-
-    hours: float = 0.0
-    chapters: int = 0
-    """Homes that were filled, finished and reckoned up, one after the other."""
-    drops: int = 0
-    records: int = 0
-    troubles: dict[str, int] = field(default_factory=dict)
-    """What was done to the agent, and how often."""
-    states: dict[str, int] = field(default_factory=dict)
-    """What the agent said that it waited for meanwhile, and how often."""
-    recovery_s: dict[str, float] = field(default_factory=dict)
-    """The longest time from the end of each trouble to the durable record of an image that came then, settle time and all."""
-    longest_recovery_s: float = 0.0
-    agents: int = 0
-    longest_run_s: float = 0.0
-    memory_mib: float = 0.0
-    memory_growth_percent: float = 0.0
-    """The highest resident memory of all, and its worst growth in an agent that lived for a minute or longer, from its tenth second on."""
-    lost: int = 0
-    twice: int = 0
-    broken_databases: int = 0
-    faults: list[str] = field(default_factory=list)
-
-    def add_faults(self, found: list[str]) -> None:
-        """Add what a reckoning found, and count it."""
-        self.faults += found
-        self.lost += sum("has no record" in fault or " misses " in fault or "is lost" in fault for fault in found)
-        self.twice += sum((" records" in fault and "misses" not in fault) or "too many" in fault for fault in found)
-        self.broken_databases += any("_check: " in fault for fault in found)
 
 
 class Chapter:
@@ -186,10 +152,19 @@ class Chapter:
     # The course
 
     def meet(self, trouble: str) -> None:
-        """Do something to the agent, and wait until it has got over it."""
-        TROUBLES[trouble](self)
+        """Do something to the agent, and wait until it has got over it.
+
+        Raises
+        ------
+        AssertionError
+            If it has ended, or does not work again within two minutes.
+        """
         self._figures.troubles[trouble] = self._figures.troubles.get(trouble, 0) + 1
-        took_s = self._recover()
+        try:
+            TROUBLES[trouble](self)
+            took_s = self._recover()
+        except AssertionError as fault:
+            raise AssertionError(f"{trouble}: {fault}") from fault
         self._figures.recovery_s[trouble] = max(took_s, self._figures.recovery_s.get(trouble, 0.0))
         self._figures.longest_recovery_s = max(self._figures.recovery_s.values())
         self._weigh()
@@ -209,7 +184,10 @@ class Chapter:
             newest = read_rows(self._home, "SELECT path FROM record ORDER BY id DESC LIMIT 1000")
             return any(row["path"] == drop.names[0] for row in newest)
 
-        wait_until(is_there, RECOVERY_S)
+        while not is_there():
+            took_s = time.monotonic() - began_s
+            assert took_s < RECOVERY_S, f"no record of a new image after {took_s:.0f} s; the agent says {doing(self._home)}"
+            time.sleep(0.02)
         return round(time.monotonic() - began_s, 2)
 
     def _weigh(self) -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from edge_agent.intake.placing import replacing
 from support.clocks import FakeClock, NoFakeClockError
-from support.disks import LoopDisk, NoDisksError, scratch
-from support.proofs.chapter import END_THE_AGENT, ON_DISKS, TROUBLES, Chapter, SoakFigures
+from support.disks import NoDisksError, check_disks, scratch
+from support.proofs.chapter import END_THE_AGENT, ON_DISKS, TROUBLES, Chapter
 from support.proofs.report import Result, add_to_report
+from support.proofs.soak_figures import SoakFigures
 
 CHAPTER_S = 600.0
-_PROBE_MIB = 16
 
 
 def soak(
@@ -40,7 +40,7 @@ def soak(
     Parameters
     ----------
     length_s : float
-        At least so long, and until each trouble has come.
+        At least so long, and until each trouble has come; the first chapter with a fault is the last.
     seed : int
         Of everything that is random.
     shipped, on_disks, hold_s
@@ -58,19 +58,24 @@ def soak(
     figures, began_s, chance = SoakFigures(), time.monotonic(), random.Random(seed)
     possible = _possible(shipped=shipped, on_disks=on_disks)
     bag: list[str] = []
-    while possible - figures.troubles.keys() or time.monotonic() < began_s + length_s:
+
+    def goes_on(until_s: float) -> bool:
+        return bool(possible - figures.troubles.keys()) or time.monotonic() < until_s
+
+    while goes_on(began_s + length_s) and not figures.faults:
         chapter_end_s = min(time.monotonic() + CHAPTER_S, began_s + length_s)
-        with (
-            scratch() as folder,
-            Chapter(folder, figures, seed=seed * 100 + figures.chapters, shipped=shipped, on_disks=on_disks, hold_s=hold_s) as chapter,
-        ):
-            while possible - figures.troubles.keys() or time.monotonic() < chapter_end_s:
-                if not bag:
-                    bag = sorted(possible) + sorted(possible.difference(END_THE_AGENT))
-                    chance.shuffle(bag)
-                time.sleep(chance.uniform(0, calm_s))
-                chapter.meet(bag.pop())
-            chapter.reckon()
+        number = seed * 100 + figures.chapters
+        try:
+            with scratch() as folder, Chapter(folder, figures, seed=number, shipped=shipped, on_disks=on_disks, hold_s=hold_s) as chapter:
+                while goes_on(chapter_end_s):
+                    if not bag:
+                        bag = sorted(possible) + sorted(possible.difference(END_THE_AGENT))
+                        chance.shuffle(bag)
+                    time.sleep(chance.uniform(0, calm_s))
+                    chapter.meet(bag.pop())
+                chapter.reckon()
+        except AssertionError as fault:
+            figures.add_faults([f"chapter {number}: {fault}"])
         figures.hours = round((time.monotonic() - began_s) / 3600, 3)
         report(figures)
     return figures
@@ -88,11 +93,11 @@ def _possible(*, shipped: bool, on_disks: bool) -> set[str]:
 
 def _disks_can_be_had() -> bool:
     try:
-        with scratch() as folder, LoopDisk.make(folder / "probe.img", folder / "probe", _PROBE_MIB).mounted():
-            return True
+        check_disks()
     except NoDisksError as fault:
         print(f"without disks that fill up and fail, because none can be mounted here: {fault}", file=sys.stderr)
         return False
+    return True
 
 
 def main() -> int:
