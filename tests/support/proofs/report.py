@@ -120,7 +120,7 @@ def _soak(of: Figures) -> str:
 _INTRODUCTION = (
     "Each proof drops images in many manners (fast, slowly, closed and opened again, renamed, the same again, under one name, no image),\n"
     "lets something happen to the agent, and compares database, `results/`, folders and bytes with the book of what was dropped.\n"
-    "There are fewer records than drops where a file was replaced before it was seen, and more where a writer was cut off in the middle of one."
+    "There are fewer records than drops where a file was replaced before it was seen, and more where a writer was cut off in the middle."
 )
 _PROOFS: dict[str, tuple[str, str, Callable[[Figures], str]]] = {
     "kills": ("`kill -9` at random moments", "200 kills over 2,000 drops", _kills),
