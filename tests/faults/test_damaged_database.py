@@ -6,9 +6,7 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from support.agents import AgentHome, doing, drop, image_bytes, wait_until
+from support.recoverer import killed_at
 
 from edge_agent.intake.disposal import NOTE_SUFFIX
 from edge_agent.store.database import Reader
@@ -354,36 +353,6 @@ def test_an_index_that_lost_an_entry_is_found_once_it_was_met(home: AgentHome) -
     assert not suspicion(home.database).exists()
 
 
-STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "sqlite3.connect", "open")
-
-
-def killed_at(home: AgentHome, nth: int) -> bool:
-    """Open and recover in a child that kills itself at the nth operation on a file; False where it came to its end before."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def kill(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal count
-            if event in STEPS and (event != "open" or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))):
-                count += 1
-                if count == nth:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(kill)
-        code = 1
-        try:
-            ledger = Ledger(home.home, home.inbox, "move")
-            ledger.recover()
-            ledger.close(sync_patience_s=10)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
-    return os.WIFSIGNALED(status)
-
-
 def test_killed_at_every_step_of_a_rebuild(home: AgentHome, quick_folder: Path) -> None:
     """
     1. The database is damaged, a line torn, a record lost, an image back in the inbox. The rebuild is killed at its nth step, for each n.
@@ -402,7 +371,7 @@ def test_killed_at_every_step_of_a_rebuild(home: AgentHome, quick_folder: Path) 
     while True:
         shutil.rmtree(home.home)
         shutil.copytree(damaged, home.home)
-        if not killed_at(home, nth):
+        if not killed_at(home.home, home.inbox, nth):
             break
         home.run_once()
         rows = records(home)
