@@ -14,7 +14,8 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from support.agent_process import start_agent
+from edge_agent.intake.placing import sync_file_system
+from support.agent_process import run_agent, start_agent
 from support.agents import doing, image_bytes, wait_until
 from support.clocks import FakeClock
 from support.disks import LoopDisk, check_disk, fill, remount
@@ -89,6 +90,8 @@ class Chapter:
                 disk.mount()
             self._inbox.mkdir(parents=True)
             self._home.mkdir(exist_ok=True)
+            for folder in (self._home, self._inbox):
+                sync_file_system(folder)  # a power cut in the first seconds is to find them
             self._start_agent()
             wait_until(lambda: self._working_agent() and doing(self._home) == ("working", ""), RECOVERY_S)
             self._start_writers()
@@ -206,9 +209,13 @@ class Chapter:
         self._stop_writers()
         wait_until(lambda: self._working_agent() and not list(self._inbox.rglob("*.png")), RECOVERY_S)
         self._end_agent(signal.SIGTERM)
-        config = ("--config", str(self._folder / "agent.toml")) if self._shipped else ()
-        done = edge_agent("run", "--once", *config, "--home", self._home, "--inbox", self._inbox, timeout_s=600)
-        found = [f"the last agent ended with {done.returncode}: {done.stderr[-500:]}"] if done.returncode else []
+        if self._shipped:
+            config = self._folder / "agent.toml"
+            done = edge_agent("run", "--once", "--config", config, "--home", self._home, "--inbox", self._inbox, timeout_s=600)
+            code, said = done.returncode, done.stderr
+        else:
+            code, said = run_agent(self._home, once=True, inbox=self._inbox, settle_time_s=SETTLE_S)
+        found = [f"the last agent ended with {code}: {said[-500:]}"] if code else []
         found += lost_of(self._home, self._seen) + faults_of(self._home, self._inbox, self._book)
         self._figures.add_faults([f"chapter {self._seed}: {fault}" for fault in found])
         self._figures.drops += sum(drop.state != "begun" for drop in self._book)
