@@ -234,6 +234,8 @@ class FolderIntake:
             now = self._stat_root()
             if (now.st_dev, now.st_ino) != (self._root.st_dev, self._root.st_ino):
                 raise source_gone(self._inbox, "another folder is in its place")  # of which the kernel tells nothing to this watch
+            if self._watch.has_ended:
+                raise source_gone(self._inbox, "it was away for a moment")
             if self._has_all_events and not self._watch.is_complete:
                 self._has_all_events = False
                 self._log_refusal("not every sub-folder can be watched")

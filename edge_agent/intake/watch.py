@@ -66,17 +66,24 @@ class _Inotify(InotifyFD):
     def __init__(self, report: Callable[[str | None], None]) -> None:
         super().__init__()
         self._report = report
+        self._root: WatchDescriptor | None = None
         self.has_refused = False
+        self.has_lost_root = False
 
     def add_callback(self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId) -> WatchDescriptor:
         try:
-            return super().add_callback(path, mask, callback, id_)
+            watch = super().add_callback(path, mask, callback, id_)
         except OSError as fault:
             self.has_refused = self.has_refused or fault.errno in (errno.ENOSPC, errno.ENOMEM)
             raise
+        self._root = watch if self._root is None else self._root  # the folder itself comes first
+        return watch
 
     def handle_event(self, event: InotifyEvent) -> None:
         super().handle_event(event)
+        if event.is_ignored and event.wd == self._root:
+            self.has_lost_root = True
+            self._report(None)
         if event.is_queue_overflow:
             # Only now: watchdog has watched every folder anew, and what came before that is found by the scan that this leads to.
             self._report(None)
@@ -143,6 +150,11 @@ class FolderWatch:
     def is_complete(self) -> bool:
         """Whether it still works, and the kernel let it watch every sub-folder."""
         return self._inotify.is_alive() and self._emitter.is_alive() and not self._inotify.has_refused
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the folder was unmounted or deleted since. One that is back under its name, the same to look at, is not watched."""
+        return self._inotify.has_lost_root
 
     def stop(self) -> None:
         """Stop reporting."""
