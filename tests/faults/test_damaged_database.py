@@ -180,9 +180,12 @@ class TestLines:
     def damage(self, home: AgentHome, *, with_sidecars: bool) -> None:
         jsonl = home.home / "results" / "predictions.jsonl"
         lines = jsonl.read_bytes().splitlines(keepends=True)
-        gone = [json.loads(lines[number])["id"] for number in (1, 4, -1)]
-        lines[1] = lines[1].replace(b'"path"', b'"Path"')
-        lines[4] = b"\xff\xfe" + lines[4]
+        # Not the first of two copies: its bytes have a record, whatever happens to this one.
+        number = {json.loads(line)["path"]: number for number, line in enumerate(lines)}
+        edited, spoiled = number["3.png"], number["sub/deep.png"]
+        gone = [json.loads(lines[number])["id"] for number in (edited, spoiled, -1)]
+        lines[edited] = lines[edited].replace(b'"path"', b'"Path"')
+        lines[spoiled] = b"\xff\xfe" + lines[spoiled]
         lines[-1] = lines[-1][:60]
         jsonl.write_bytes(b"".join(lines))
         if not with_sidecars:
@@ -212,7 +215,7 @@ class TestLines:
         Result: those three images, and no others, go back to the inbox and get a record again; every image has one.
         """
         before, files = records(home), images(home)
-        lost = [row for row in before if row["id"] in (2, 5, before[-1]["id"])]
+        lost = [row for row in before if row["path"] in ("3.png", "sub/deep.png")] + before[-1:]
         self.damage(home, with_sidecars=False)
         home.run_once()
         after = records(home)
