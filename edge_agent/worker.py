@@ -152,7 +152,7 @@ class Worker:
         except InputFault as fault:
             return Outcome("record", arrival, rejected_record(arrival, "", fault, Timing(queue=queue_ms)))
         sha256 = hashlib.sha256(content).hexdigest()
-        if job.quarantine or self._reader.is_quarantined(sha256):
+        if job.quarantine:
             return Outcome("record", arrival, rejected_record(arrival, sha256, QUARANTINED, Timing(queue=queue_ms)), sha256)
         if self._config.intake.on_done == "keep":
             last = self._reader.last_at(arrival.path)
@@ -162,7 +162,9 @@ class Worker:
             return Outcome("twin", arrival, sha256=sha256)
         # Claimed before the database is asked: a claim ends only after its record is durable, so one of the two always tells.
         first = self._reader.first_of(sha256, self._classifier.identity.digest)
-        if first is not None:
+        if first is not None and first.status == "rejected":
+            record = rejected_record(arrival, sha256, QUARANTINED, Timing(queue=queue_ms))
+        elif first is not None:
             record = duplicate_record(arrival, first, Timing(queue=queue_ms))
         else:
             record = classify_content(arrival, content, sha256, self._classifier, self._config.imaging.max_pixels, queue_ms)

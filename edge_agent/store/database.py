@@ -123,19 +123,19 @@ class Reader:
         return "" if found == "ok" else found
 
     def first_of(self, sha256: str, model_digest: str) -> Record | None:
-        """Find the first record of the same bytes that this same model classified; None where there is none.
+        """Find the record that decides over a file with these bytes; None where there is none.
 
-        A rejection does not count: a codec may have been installed since. Another model's opinion does not count either.
+        That is one that was set aside because it kills the program, else the first that this same model classified. Another rejection does
+        not count: a codec may have been installed since. Another model's opinion does not count either. One statement for both: each makes
+        SQLite look for what the agent has written since, for every image.
         """
         rows = self.rows(
-            _SELECT + "WHERE sha256 = ? AND status = 'done' AND duplicate_of IS NULL AND model_digest = ? ORDER BY id LIMIT 1",
+            _SELECT
+            + "WHERE sha256 = ? AND (reason_code = 'quarantined' OR status = 'done' AND duplicate_of IS NULL AND model_digest = ?)"
+            + " ORDER BY reason_code IS NOT 'quarantined', id LIMIT 1",
             (sha256, model_digest),
         )
         return record_from_row(rows[0]) if rows else None
-
-    def is_quarantined(self, sha256: str) -> bool:
-        """Tell whether a file with the same bytes was set aside because it kills the program."""
-        return bool(self.rows("SELECT 1 FROM record WHERE sha256 = ? AND reason_code = 'quarantined' LIMIT 1", (sha256,)))
 
     def last_at(self, path: str) -> Record | None:
         """Find the newest record of a path (as an arrival has it); None where there is none."""

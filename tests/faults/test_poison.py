@@ -36,7 +36,10 @@ def test_a_file_that_crashes_a_codec_twice_is_set_aside_at_the_third_start(tmp_p
     innocents = {f"{seed}.png": image_bytes(seed) for seed in range(40)}
     for name, content in [*innocents.items(), ("poison.png", POISON)]:
         drop(home.inbox, name, content)
-    assert [run_to_its_death(home, number)[0] for _ in range(3)] == [-number, -number, 0]
+    *deaths, end = (run_to_its_death(home, number)[0] for _ in range(3))
+    # Python writes down where all threads stand while they go on, and may itself stumble over that.
+    assert {*deaths} <= {-number, -signal.SIGSEGV}
+    assert end == 0
     check_innocents(home, innocents)
     [row] = home.rows("SELECT * FROM record WHERE status = 'rejected'")
     assert row["reason_code"] == "quarantined"

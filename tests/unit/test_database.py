@@ -127,6 +127,11 @@ def test_the_first_copy_is_a_result_of_the_same_model(database: Database) -> Non
     first = database.first_of("ab" * 32, digest)
     assert first is not None
     assert first.id == 3
+    set_aside = make_record(status="rejected", model=None, reason=Reason("quarantined", "It kills the program."))
+    database.insert([(set_aside, make_arrival())])
+    first = database.first_of("ab" * 32, digest)
+    assert first is not None
+    assert (first.id, first.status) == (6, "rejected")
 
 
 def test_a_file_is_known_by_what_lstat_says_of_it(database: Database) -> None:
