@@ -49,10 +49,10 @@ SYNC_STOP_S = 0.2
 SYNC_ONCE_S = 60.0
 MOUNT_NOTE = "inbox_mount"
 _CAMERA_POLL_S = 0.2
-_GROUP_S = 0.05
-_GROUP_SIZE = 16
+_GROUP_S = 0.1
+_GROUP_SIZE = 32
 """Under load, outcomes wait for each other until one of these is reached, so that they share one commit."""
-_IN_HAND_PER_WORKER = 16
+_IN_HAND_PER_WORKER = 32
 """Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
 
 
