@@ -106,14 +106,16 @@ def _load(of: Figures) -> str:
     stream = f"{of['stream_hz']:.0f}/s for {of['stream_s'] / 60:g} min: median {of['median_ms']:.1f} ms, 99 % within {of['p99_ms']:.1f} ms"
     burst = f"{of['burst']:,} at once: {of['images_per_s']:.0f}/s, order as by date to {of['order_correlation']:.4f} (rank correlation)"
     queue = f"at most {of['longest_queue']:,} files held (bound {of['queue_bound']:,})"
-    memory = f"memory {of['memory_first_mib']:.1f} to {of['memory_highest_mib']:.1f} MiB ({of['memory_growth_percent']:+.1f} %)"
+    memory = (
+        f"resident memory (RSS) {of['memory_first_mib']:.1f} to {of['memory_highest_mib']:.1f} MiB ({of['memory_growth_percent']:+.1f} %)"
+    )
     return f"{stream}; {burst}; {queue}; {memory}"
 
 
 def _soak(of: Figures) -> str:
     course = f"{of['hours'] * 60:.0f} min, {of['drops']} drops, {of['records']} records, {sum(of['troubles'].values())} troubles of"
     course += f" {len(of['troubles'])} kinds; {of['lost']} lost, {of['twice']} twice, {of['broken_databases']} broken databases"
-    memory = f"memory at most {of['memory_mib']:.1f} MiB, growth in one agent at most {of['memory_growth_percent']:+.1f} %"
+    memory = f"resident memory (RSS) at most {of['memory_mib']:.1f} MiB, growth in one agent at most {of['memory_growth_percent']:+.1f} %"
     return f"{course}; {memory}; recovered within {of['longest_recovery_s']:.1f} s"
 
 
@@ -126,7 +128,7 @@ _PROOFS: dict[str, tuple[str, str, Callable[[Figures], str]]] = {
     "kills": ("`kill -9` at random moments", "200 kills over 2,000 drops", _kills),
     "power": ("Power cuts, on ext4", "50 cuts", _power),
     "space": ("Full disks, tmpfs and ext4", "fill while working, recover, lose nothing", _space),
-    "load": ("Load", "50/s for 10 min, then 20,000 at once; bounded queue, memory within 10 %", _load),
+    "load": ("Load", "50/s for 10 min, then 20,000 at once; bounded queue, PSS within 10 %", _load),
     "soak": ("Soak", "30 min of faults, one after the other", _soak),
 }
 
