@@ -222,9 +222,11 @@ class Chapter:
         self._figures.records += len(read_rows(self._home))
         self._figures.chapters += 1
 
-    def _hold(self) -> None:
-        """Let a trouble last, and note what the agent says of it."""
+    def _hold(self, *, until_shown: bool = False) -> None:
+        """Let a trouble last, if asked until the agent shows that it waits, and note what it says of it."""
         time.sleep(self._chance.uniform(0.3, 1.0) * self._hold_s)
+        if until_shown:
+            wait_until(lambda: self._working_agent() and doing(self._home)[0] == "waiting", RECOVERY_S)
         if (said := doing(self._home))[0] == "waiting":
             self._figures.states[said[1]] = self._figures.states.get(said[1], 0) + 1
 
@@ -280,11 +282,11 @@ class Chapter:
         if self._has_own_inbox:
             disk = self._disks[1]
             disk.unmount()
-            self._hold()
+            self._hold(until_shown=True)
             disk.mount()
         else:
             away = self._inbox.rename(self._inbox.with_name("away"))
-            self._hold()
+            self._hold(until_shown=True)
             away.rename(self._inbox)
         self._start_writers()
 
