@@ -11,19 +11,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from queue import Empty, SimpleQueue
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from edge_agent.config import Config
-from edge_agent.crew import Crew
+from edge_agent.crew import Crew, OutcomeGroup
 from edge_agent.errors import DiskFullError, SourceGoneError
 from edge_agent.host import Ending, Host, LoadClassifiers
 from edge_agent.intake.folder import FolderIntake
 from edge_agent.intake.placing import storage_error
 from edge_agent.intake.presence import Mount
+from edge_agent.mailbox import LookAgain, Mailbox, Wish
 from edge_agent.patience import real_path
 from edge_agent.premises import check_inbox, make_folders
 from edge_agent.records import Arrival, ModelIdentity, Record
@@ -49,26 +49,8 @@ SYNC_STOP_S = 0.2
 SYNC_ONCE_S = 60.0
 MOUNT_NOTE = "inbox_mount"
 _CAMERA_POLL_S = 0.2
-_GROUP_S = 0.1
-_GROUP_SIZE = 32
-"""Under load, outcomes wait for each other until one of these is reached, so that they share one commit."""
 _IN_HAND_PER_WORKER = 32
 """Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
-
-
-class _Wish:
-    """Asks the main loop to end, or to look whether another configuration waits."""
-
-    def __init__(self, ending: Ending) -> None:
-        self.ending = ending
-
-
-class _LookAgain:
-    """Events were lost: only a scan can tell what is in the inbox."""
-
-
-Message = str | Outcome | Mark | Exception | _Wish | _LookAgain
-"""What reaches the main loop: a path where something happened, a worker's outcome, a finished sync, a fault of another thread, a wish."""
 
 
 class Session:
@@ -97,13 +79,12 @@ class Session:
         self._load = load
         self._home = config.home.resolve()
         self._inbox = real_path(config.inbox)
-        self._mailbox: SimpleQueue[Message] = SimpleQueue()
+        self._mailbox = Mailbox()
         self._ready: deque[Arrival] = deque()
         self._in_hand = 0
         # Paths whose attempt ended without a record; the database hears of it with the next commit.
         self._ended: list[str] = []
-        self._outcomes: list[Outcome] = []
-        self._group_since_s = 0.0
+        self._outcomes = OutcomeGroup()
         # Files whose bytes a worker has in hand under another name, by SHA-256.
         self._twins: dict[str, list[Arrival]] = {}
         self._claims = Claims()
@@ -141,7 +122,7 @@ class Session:
 
     def end(self, ending: Ending) -> None:
         """Ask for an orderly end, from any thread or a signal handler."""
-        self._mailbox.put(_Wish(ending))
+        self._mailbox.put(Wish(ending))
 
     # Start up
 
@@ -166,7 +147,7 @@ class Session:
         at_exit.callback(self._workers.dismiss)
         for classifier in classifiers:
             self._workers.hire(Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims))
-        self._intake.start(lambda path: self._mailbox.put(_LookAgain() if path is None else path))
+        self._intake.start(lambda path: self._mailbox.put(LookAgain() if path is None else path))
         self._start_camera(at_exit)
         self._note_start(classifiers[0].identity, mount)
         self._tell()
@@ -228,9 +209,7 @@ class Session:
         """How long the main loop may sleep if no message comes."""
         if self._is_group_due() or self._may_pick():
             return 0.0
-        wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet))
-        if self._outcomes:
-            wake_at_s = min(wake_at_s, self._group_since_s + _GROUP_S)
+        wake_at_s = min(self._heartbeat_at_s, self._ledger.tidy_at_s(quiet=self._intake.is_quiet), self._outcomes.due_at_s)
         if self._space.is_short:
             wake_at_s = min(wake_at_s, self._space.next_look_s)
         elif self._wants_more():
@@ -242,31 +221,27 @@ class Session:
         """Wait for a message, then take all that are there: what came together is committed together."""
         touched: dict[str, None] = {}
         events_lost = False
-        with suppress(Empty):
-            message = self._mailbox.get(timeout=patience_s)
-            while True:
-                match message:
-                    case str():
-                        touched[message] = None
-                    case Outcome():
-                        self._in_hand -= 1
-                        self._group_since_s = self._group_since_s if self._outcomes else time.monotonic()
-                        self._outcomes.append(message)
-                    case Mark():
-                        self._ledger.synced(message)
-                    case _LookAgain():
-                        events_lost = True
-                    case _Wish(ending="reload"):
-                        if self._host.wants_reload(asked=True):
-                            self._ending = self._ending or "reload"
-                    case _Wish():
-                        self._ending = message.ending
-                    case OSError():
-                        raise storage_error(message, "read an image") from message
-                    case Exception():
-                        self._host.failed(message)
-                        raise message
-                message = self._mailbox.get_nowait()
+        for message in self._mailbox.take(patience_s):
+            match message:
+                case str():
+                    touched[message] = None
+                case Outcome():
+                    self._in_hand -= 1
+                    self._outcomes.add(message)
+                case Mark():
+                    self._ledger.synced(message)
+                case LookAgain():
+                    events_lost = True
+                case Wish(ending="reload"):
+                    if self._host.wants_reload(asked=True):
+                        self._ending = self._ending or "reload"
+                case Wish():
+                    self._ending = message.ending
+                case OSError():
+                    raise storage_error(message, "read an image") from message
+                case Exception():
+                    self._host.failed(message)
+                    raise message
         for path in touched:
             self._intake.touch(path)
         if events_lost:
@@ -316,9 +291,7 @@ class Session:
 
     def _is_group_due(self) -> bool:
         """Whether outcomes must be entered now. Where every image has a worker, none waits for another."""
-        if self._in_hand <= len(self._workers):
-            return bool(self._outcomes)
-        return len(self._outcomes) >= _GROUP_SIZE or (bool(self._outcomes) and time.monotonic() >= self._group_since_s + _GROUP_S)
+        return self._outcomes.is_due(others=self._in_hand > len(self._workers))
 
     def _take_ended(self) -> list[str]:
         ended, self._ended = self._ended, []
@@ -326,10 +299,9 @@ class Session:
 
     def _enter_outcomes(self, attempts: Sequence[Arrival] = ()) -> None:
         """Let the ledger have what the workers found since the last time, and what they are to try next."""
-        outcomes, self._outcomes = self._outcomes, []
         found: list[tuple[Record, Outcome]] = []
         restamped: list[tuple[int, Arrival]] = []
-        for outcome in outcomes:
+        for outcome in self._outcomes.take():
             arrival, record = outcome.arrival, outcome.record
             self._suspects.clear(arrival.path)
             if outcome.kind == "record" and record is not None:

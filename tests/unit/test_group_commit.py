@@ -11,6 +11,7 @@ import pytest
 from support.agents import AgentHome, make_arrival, make_record
 
 from edge_agent import session as session_module
+from edge_agent.crew import GROUP_S, GROUP_SIZE
 from edge_agent.session import Session
 from edge_agent.suspects import Suspects
 from edge_agent.worker import Outcome
@@ -61,11 +62,11 @@ def test_an_arrival_alone_is_handed_out_at_once(session: Any) -> None:
 def test_only_under_load_do_images_wait_for_each_other_and_not_for_long(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(session, 1, still_in_hand=WORKERS + 1)
     assert not session._is_group_due()
-    assert 0 < session._patience_s() <= session_module._GROUP_S + 1e-9
-    monkeypatch.setattr(session_module.time, "monotonic", lambda: 1000.0 + session_module._GROUP_S)
+    assert 0 < session._patience_s() <= GROUP_S + 1e-9
+    monkeypatch.setattr(session_module.time, "monotonic", lambda: 1000.0 + GROUP_S)
     assert session._is_group_due()
 
 
 def test_a_full_group_does_not_wait(session: Any) -> None:
-    finish(session, session_module._GROUP_SIZE, still_in_hand=WORKERS + 1)
+    finish(session, GROUP_SIZE, still_in_hand=WORKERS + 1)
     assert session._is_group_due()

@@ -14,7 +14,7 @@ ROOMS = ("intake", "imaging", "inference", "store", "surfaces")
 """In the order in which data flows: a room knows itself and the rooms before it."""
 
 LEAVES = ("errors", "records", "patience", "spare_memory", "config_words", "config")
-WIRING = ("agent", "session", "host", "premises", "crew", "suspects", "worker", "cli", "__main__", "commands", "bench", "doctor")
+WIRING = ("agent", "session", "host", "premises", "crew", "mailbox", "suspects", "worker", "cli", "__main__", "commands", "bench", "doctor")
 """Only these know every room."""
 
 TRAINING_MAY_USE = ("errors", "records", "imaging", "inference")
