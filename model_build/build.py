@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import time
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,10 +25,9 @@ from model_build.baseline import baseline_logits
 from model_build.config import BuildConfig
 from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
-from model_build.data.phantom import draw_phantom
 from model_build.data.shortcuts import image_shortcuts
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
-from model_build.embed import Embedded, embed_images, measure_latency_ms
+from model_build.embed import Embedded, embed_images, golden_vectors, measure_latency_ms
 from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
 from model_build.few_labels import fit_self_trained_heads
 from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
@@ -41,11 +38,9 @@ from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
 from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.report_html import write_html_report
-from model_build.run_folder import REPORTS
 from model_build.teacher import load_teacher
 from model_build.train import Phase, Step, Trainer
 
-_GOLDEN_COUNT = 4
 # So many images are held as floats at once: a hundred megabytes at 160 x 160.
 _FLOAT_IMAGES = 1024
 FINISH = "finish"
@@ -379,17 +374,6 @@ class Build:
         )
         return report, replace(shipped, heads=heads)
 
-    def _golden(self, model: bytes) -> bytes:
-        """Phantoms, half of them with opacities, and the embeddings that this machine computes for them."""
-        contract = self.config.input
-        inputs = np.stack(
-            [
-                draw_phantom(seed, rows=contract.rows, columns=contract.columns, opacity_count=seed % 2)[:, :, np.newaxis]
-                for seed in range(_GOLDEN_COUNT)
-            ]
-        )
-        return pack_arrays(inputs=inputs, embeddings=embed_images(model, inputs).embeddings)
-
     def _write(self, report: Report, shipped: Fitted) -> Bundle:
         config, measured = self.config, report.measured
         directory = self.out / "bundle"
@@ -410,7 +394,7 @@ class Build:
             heads=shipped.heads,
             decision=measured.decision,
             reference=pack_reference(shipped.reference),
-            golden=self._golden(shipped.model),
+            golden=golden_vectors(shipped.model, config.input),
             model_card=render_model_card(report, config),
             metrics=metrics_for_manifest(measured),
             training=training,
@@ -421,45 +405,3 @@ class Build:
         bundle = load_bundle(directory)
         make_interpreter(bundle)
         return bundle
-
-
-def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[str], None]) -> bool:
-    """Make the run folder and decide whether there is something to go on from.
-
-    Returns
-    -------
-    bool
-        True where a checkpoint stands there that the same training made, and ``resume`` asks for it. What follows the training (head,
-        calibration, operating point, card) may be another: those steps are then done again.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds another build's checkpoint, or one that was not asked to be resumed.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    kept_config, checkpoint = out / "config.toml", out / "checkpoint.npz"
-    if checkpoint.exists() and not resume:
-        raise ConfigError(f"{out}: holds a checkpoint; go on from it with --resume, or name another --out")
-    kept_text = kept_config.read_text(encoding="utf-8") if checkpoint.exists() else config_text
-    if kept_text != config_text:
-        if _training_of(kept_text) != _training_of(config_text):
-            raise ConfigError(f"{out}: its checkpoint was made with another config; name another --out")
-        warn(f"{out}: the config differs from the checkpoint's in what follows the training; only those steps are done again")
-        for report in REPORTS:
-            # They are what a finished run is known by.
-            (out / report).unlink(missing_ok=True)
-        for outputs in (*out.glob("fold-*.npz"), out / "measured.npz"):
-            if not outputs.stem.endswith(("-trunk", "-reference")):
-                outputs.unlink(missing_ok=True)
-    if resume and not checkpoint.exists():
-        warn(f"{out}: no checkpoint yet; starting from the beginning")
-    kept_config.write_text(config_text, encoding="utf-8")
-    return resume and checkpoint.exists()
-
-
-def _training_of(config_text: str) -> dict[str, Any]:
-    """What of a config decides over the trained weights."""
-    said = tomllib.loads(config_text)
-    source = {key: value for key, value in said.get("source", {}).items() if key not in ("title", "licence", "attribution")}
-    return {key: said.get(key) for key in ("task", "seed", "input", "trunk", "train")} | {"source": source}

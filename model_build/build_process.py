@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edge_agent.errors import ConfigError, EdgeAgentError
 from model_build.libraries import explain_missing
-from model_build.run_folder import CONFIG, ENVIRONMENT, EPOCHS, write_json
+from model_build.run_folder import CONFIG, ENVIRONMENT, EPOCHS, prepare_out, write_json
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -51,7 +51,7 @@ def build(order: Order) -> None:
     """
     # TensorFlow writes its start-up lines past Python; only its errors are for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from model_build.build import Build, prepare_out
+    from model_build.build import Build
     from model_build.config import load_build_config
     from model_build.package import environment
     from model_build.progress import make_progress

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.imaging.preprocess import InputContract
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import novelty_features
+from model_build.data.phantom import draw_phantom
 from model_build.data.pixels import Pixels
+from model_build.package import pack_arrays
+
+_GOLDEN_COUNT = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,17 @@ def embed_images(model: bytes, pixels: Pixels) -> Embedded:
     with ThreadPoolExecutor(core_count) as pool:
         list(pool.map(embed_share, np.array_split(np.arange(len(pixels)), core_count)))
     return embedded
+
+
+def golden_vectors(model: bytes, contract: InputContract) -> bytes:
+    """Draw phantoms, half of them with opacities, and pack them with the embeddings that this machine computes for them."""
+    inputs = np.stack(
+        [
+            draw_phantom(seed, rows=contract.rows, columns=contract.columns, opacity_count=seed % 2)[:, :, np.newaxis]
+            for seed in range(_GOLDEN_COUNT)
+        ]
+    )
+    return pack_arrays(inputs=inputs, embeddings=embed_images(model, inputs).embeddings)
 
 
 def measure_latency_ms(model: bytes, grey: NDArray[np.uint8], num_threads: int, repetitions: int = 200) -> float:

@@ -1,9 +1,11 @@
-"""What stands in a run folder, and whether its build is finished; read without TensorFlow."""
+"""A run folder: made or gone on with, what stands in it, and whether its build is finished; all without TensorFlow."""
 
 from __future__ import annotations
 
 import errno
 import os
+import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,3 +135,45 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, durably; errors as for :func:`write_whole`."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[str], None]) -> bool:
+    """Make the run folder and decide whether there is something to go on from.
+
+    Returns
+    -------
+    bool
+        True where a checkpoint stands there that the same training made, and ``resume`` asks for it. What follows the training (head,
+        calibration, operating point, card) may be another: those steps are then done again.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds another build's checkpoint, or one that was not asked to be resumed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    kept_config, checkpoint = out / CONFIG, out / "checkpoint.npz"
+    if checkpoint.exists() and not resume:
+        raise ConfigError(f"{out}: holds a checkpoint; go on from it with --resume, or name another --out")
+    kept_text = kept_config.read_text(encoding="utf-8") if checkpoint.exists() else config_text
+    if kept_text != config_text:
+        if _training_of(kept_text) != _training_of(config_text):
+            raise ConfigError(f"{out}: its checkpoint was made with another config; name another --out")
+        warn(f"{out}: the config differs from the checkpoint's in what follows the training; only those steps are done again")
+        for report in REPORTS:
+            # They are what a finished run is known by.
+            (out / report).unlink(missing_ok=True)
+        for outputs in (*out.glob("fold-*.npz"), out / "measured.npz"):
+            if not outputs.stem.endswith(("-trunk", "-reference")):
+                outputs.unlink(missing_ok=True)
+    if resume and not checkpoint.exists():
+        warn(f"{out}: no checkpoint yet; starting from the beginning")
+    kept_config.write_text(config_text, encoding="utf-8")
+    return resume and checkpoint.exists()
+
+
+def _training_of(config_text: str) -> dict[str, Any]:
+    """What of a config decides over the trained weights."""
+    said = tomllib.loads(config_text)
+    source = {key: value for key, value in said.get("source", {}).items() if key not in ("title", "licence", "attribution")}
+    return {key: said.get(key) for key in ("task", "seed", "input", "trunk", "train")} | {"source": source}

@@ -42,10 +42,10 @@ def command(config: Path, data: Path, out: Path | None, resume: bool, teacher: P
     run_folder = out if out is not None else Path("runs") / build_config.name
     # A store that can not be opened is said before hours of training.
     trackers = open_trackers(track, wandb, run_folder)
-    from model_build.build import Build, prepare_out
+    from model_build.build import Build
     from model_build.package import environment
     from model_build.report import summary_lines
-    from model_build.run_folder import ENVIRONMENT, write_json
+    from model_build.run_folder import ENVIRONMENT, prepare_out, write_json
     from model_build.tracking import track_run
 
     going_on = prepare_out(run_folder, config.read_text(encoding="utf-8"), resume=resume, warn=lambda text: click.echo(text, err=True))

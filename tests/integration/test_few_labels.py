@@ -61,7 +61,8 @@ def test_the_shipped_config_freezes_the_cnn(config: BuildConfig) -> None:
 
 
 def test_a_build_of_few_labels_trains_on_just_these(config: BuildConfig, films: Path, tmp_path: Path) -> None:
-    from model_build.build import Build, prepare_out
+    from model_build.build import Build
+    from model_build.run_folder import prepare_out
 
     class Silent:
         def stage(self, name: str, total: int) -> None:
