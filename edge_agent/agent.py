@@ -40,7 +40,7 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 """A fault that may pass is tried again after these, doubling from the first to the longest."""
 STEADY_S = 60.0
-"""A session that lasted so long was no part of the trouble: the next wait begins with the first again."""
+"""A session that lasted so long, or recorded an image, was no part of the trouble: the next wait begins with the first again."""
 PROVEN_AFTER = 20
 """So many images without an inference error, and an installed model is not gone back from any more."""
 ALIVE_S = 1.0
@@ -139,7 +139,8 @@ class Agent:
                 state.mkdir(parents=True, exist_ok=True)
             except OSError as fault:
                 raise storage_error(fault, f"make the folder {state}") from fault
-            at_exit.callback(HomeLock(state).release)
+            self._lock = HomeLock(state)
+            at_exit.callback(self._lock.release)
             self._crash_log = at_exit.enter_context(CrashLog(state))
             self._state_file = StateFile(state)
             self._show("starting")
@@ -185,13 +186,13 @@ class Agent:
     def _run_sessions(self) -> None:
         wait_s = FIRST_WAIT_S
         while not self._stop_asked:
-            began_s = time.monotonic()
+            began_s, recorded = time.monotonic(), self.counts.total()
             try:
                 ending = self._run_session()
             except _StopAskedError:
                 break
             except EdgeAgentError as fault:
-                if time.monotonic() - began_s > STEADY_S:
+                if time.monotonic() - began_s > STEADY_S or self.counts.total() > recorded:
                     wait_s = FIRST_WAIT_S
                 try:
                     if self._goes_back(fault):
@@ -312,6 +313,8 @@ class Agent:
     def started(self, model: ModelIdentity) -> None:
         """Hear that the session is ready."""
         self._started_at_s = time.monotonic()
+        self._lock.sign()  # these two can not be written where the disk was read-only when the agent started
+        self._crash_log.begin()
         self._last_good = None
         if self._is_inbox_away:
             self._is_inbox_away = False

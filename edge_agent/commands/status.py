@@ -88,7 +88,7 @@ def read_status(home: Path) -> Status:
         state = home / "state"
         pid = lock_holder(state) if state.is_dir() else None
         said = read_state(state) if pid is not None else None
-        if said is None:
+        if said is None or said.pid != pid:
             raise
         # Its database is just being built again, or is what it waits for: the agent knows more of that.
         what = f"{said.doing} since {_time_text(said.since)[:19]}Z" + (f": {said.message}" if said.message else "")
@@ -108,6 +108,7 @@ def _read_all(home: Path) -> Status:
         about = msgspec.json.decode(note, type=_About) if note else None
         pid = lock_holder(state)
         said = read_state(state) if pid is not None else None
+        said = said if said is not None and said.pid == pid else None
         totals, last = reader.totals(), reader.last()
         space = os.statvfs(state)
         return Status(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from edge_agent.errors import StorageError
+from edge_agent.errors import ReadOnlyError, StorageError
 from edge_agent.intake.placing import storage_error
 
 _WAIT_S = 0.5
@@ -16,6 +17,8 @@ _WAIT_S = 0.5
 
 class HomeLock:
     """Holds ``HOME/state/agent.lock`` for as long as this process lives; the system lets go of it however the process ends.
+
+    A disk that is mounted read-only holds a lock too, but not our number; :meth:`sign` tries again.
 
     Parameters
     ----------
@@ -29,11 +32,9 @@ class HomeLock:
     """
 
     def __init__(self, state: Path) -> None:
-        path = lock_path(state)
-        try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as fault:
-            raise storage_error(fault, f"open {path}") from fault
+        self._path = lock_path(state)
+        self._descriptor = _open(self._path)
+        self._is_signed = False
         deadline_s = time.monotonic() + _WAIT_S
         while not _try_lock(self._descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline_s:
@@ -45,11 +46,33 @@ class HomeLock:
                 )
             time.sleep(0.02)
         try:
-            length = os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-            os.ftruncate(self._descriptor, length)
-        except OSError as fault:
+            self.sign()
+        except ReadOnlyError:
+            pass
+        except StorageError:
             os.close(self._descriptor)
-            raise storage_error(fault, f"write {path}") from fault
+            raise
+
+    def sign(self) -> None:
+        """Write down which process this is, unless that stands there already.
+
+        Raises
+        ------
+        StorageError
+            If it can not be written.
+        """
+        if self._is_signed:
+            return
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                length = os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                os.ftruncate(descriptor, length)
+            finally:
+                os.close(descriptor)
+        except OSError as fault:
+            raise storage_error(fault, f"write {self._path}") from fault
+        self._is_signed = True
 
     def release(self) -> None:
         """Let the next agent in. The file stays: removing it would let two agents lock two files of the same name."""
@@ -75,6 +98,17 @@ def lock_holder(state: Path) -> int | None:
         os.close(descriptor)
 
 
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as fault:
+        error = storage_error(fault, f"open {path}")
+        if isinstance(error, ReadOnlyError):
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raise error from fault
+
+
 def _try_lock(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -85,4 +119,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _read_holder(descriptor: int) -> int:
     text = os.pread(descriptor, 32, 0).strip()
-    return int(text) if text.isdigit() else 0
+    pid = int(text) if text.isdigit() else 0
+    is_read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+    # There an agent can not write its number: what stands there may be that of the one before.
+    return 0 if is_read_only and not Path(f"/proc/{pid}").exists() else pid

@@ -45,10 +45,15 @@ class CrashLog:
 
     def __enter__(self) -> Self:
         self._was_enabled = faulthandler.is_enabled()
-        with suppress(OSError):  # a read-only disk: the agent has more to say about that than this file
-            self._file = self._path.open("wb", buffering=0)
-            faulthandler.enable(self._file)
+        self.begin()
         return self
+
+    def begin(self) -> None:
+        """Open the file, unless it is open; where the disk is read-only now, this wants to be tried again."""
+        if self._file is None:
+            with suppress(OSError):  # the agent has more to say about that than this file
+                self._file = self._path.open("wb", buffering=0)
+                faulthandler.enable(self._file)
 
     def __exit__(self, *_: object) -> None:
         if self._file is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.agent_process import run_agent, start_agent
 from support.agents import AgentHome, drop, image_bytes, wait_until
-from support.disks import LoopDisk
+from support.disks import LoopDisk, remount
 
+from edge_agent.commands.status import read_status
+from edge_agent.store.lock import lock_holder
 from edge_agent.surfaces.state import read_state
 
 DONE = "/done/"
@@ -161,22 +164,39 @@ def test_a_file_that_another_program_keeps_locked_holds_up_no_other(tmp_path: Pa
 
 def test_a_home_on_a_disk_that_is_read_only_at_the_start(disks: None, quick_folder: Path) -> None:
     """
-    1. An agent has worked on a disk. The disk is mounted read-only; the agent is started; then the disk is mounted as it should be.
-    Result: the first start ends with what to do, the second goes on; no image is lost. systemd makes the second by itself.
+    1. An agent has worked on a disk. The disk is mounted read-only, and the agent is started.
+    2. It is asked for its status; another agent is started on the same home.
+    3. The disk is made writable.
+    Result: the agent waits and says so, keeps the other one off, and goes on by itself as if it had been started then; no image is lost.
     """
     disk = LoopDisk.make(quick_folder / "disk.img", quick_folder / "disk", 16)
     home = AgentHome(disk.mount_point)
-    with disk.mounted():
+    state = home.home / "state"
+    with disk.mounted(), ExitStack() as at_exit:
         home.inbox.mkdir(parents=True)
         drop(home.inbox, "a.png", image_bytes(1))
         home.run_once()
         drop(home.inbox, "b.png", image_bytes(2))
-    with disk.mounted("ro"):
+        (state / "agent.lock").write_text("999999999\n", encoding="ascii")  # as after a power cut
+        remount(disk.mount_point, "ro")
+        process = at_exit.enter_context(start_agent(home.home))
+        wait_until(lambda: lock_holder(state) is not None)
+        status = read_status(home.home)
+        assert (status.running, status.pid, status.doing, status.read_only) == (True, 0, None, True)
         code, said = run_agent(home.home)
         assert code == 40
-        assert "mounted read-only" in said
-        assert "mount it writable again" in said
-    with disk.mounted():
+        assert "another agent (process unknown)" in said
+        assert process.poll() is None
+        remount(disk.mount_point, "rw")
+        wait_until(lambda: home.files("done") == ["a.png", "b.png"])
+        status = read_status(home.home)
+        assert (status.running, status.pid, status.doing, status.read_only) == (True, process.pid, "working", False)
+        assert (state / "crash.txt").exists()
+        process.terminate()
+        _, log = process.communicate(timeout=10)
+        assert process.returncode == 0, log
+        assert "waiting code=read_only" in log
+        assert "mount it writable again" in log
         check_each_once(home, {"a.png": image_bytes(1), "b.png": image_bytes(2)})
 
 

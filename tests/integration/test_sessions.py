@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -455,6 +456,35 @@ def test_a_camera_that_hangs_for_good_ends_the_process(home: AgentHome, monkeypa
         agent.run()
     give_up.cancel()
     assert caught.value.exit_code == 30
+
+
+def test_each_try_waits_longer_until_one_records_an_image(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    1. The disk fails three times before anything is recorded, then with the second image, then with nothing any more.
+    Result: each wait is twice the last one, but after a session that recorded an image the first again. Both images are recorded once.
+    """
+    begin, waits, fails = Ledger.begin, list[float](), iter((True, True, True, False, True, False))
+
+    def begin_or_fail(ledger: Ledger, *given: Any, **named: Any) -> None:
+        if next(fails):
+            raise StorageAwayError("the disk fails; the agent goes on by itself")
+        begin(ledger, *given, **named)
+
+    def wait_out(_agent: Agent, _fault: StorageAwayError, wait_s: float) -> None:
+        waits.append(wait_s)
+        if len(waits) == 4:
+            assert len(home.rows()) == 1
+
+    monkeypatch.setattr(Ledger, "begin", begin_or_fail)
+    monkeypatch.setattr(Agent, "_wait_out", wait_out)
+    drop(home.inbox, "a.png", image_bytes(1))
+    with running(Agent(home.config, load=home.load)):
+        home.wait_for(1)
+        drop(home.inbox, "b.png", image_bytes(2))
+        home.wait_for(2)
+    first_s = agent_module.FIRST_WAIT_S
+    assert waits == [first_s, 2 * first_s, 4 * first_s, first_s]
+    assert [row["path"] for row in home.rows()] == ["a.png", "b.png"]
 
 
 def test_sessions_that_fail_leave_nothing_in_memory(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
