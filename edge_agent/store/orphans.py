@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from edge_agent.store.database import Database, Settlement
 from edge_agent.store.rebuild import REBUILT_NOTE, Rebuilt
 from edge_agent.store.rows import signed_64
 from edge_agent.store.soundness import Progress
+from edge_agent.store.sweep import places_of
 
 # What names_for puts before the extension of a name that was taken.
 _TAG = re.compile(r"-\d+(-\d+)?(?=(\.[A-Za-z][A-Za-z0-9]{0,4})?$)")
@@ -104,6 +106,7 @@ def _described_by(path: Path, rows: list[tuple[int, str, str]], *, keeps: bool) 
 
 
 def _without_record(database: Database, root: Path, progress: Progress) -> Iterator[Path]:
+    elsewhere: Counter[str] = Counter()
     for path in _files(root):
         progress()
         name = path.name
@@ -118,8 +121,30 @@ def _without_record(database: Database, root: Path, progress: Progress) -> Itera
             digest = digest_in(None, str(path))
         except OSError:
             continue
-        if not database.rows("SELECT 1 FROM record WHERE sha256 = ? LIMIT 1", (digest,)):
+        # A record of these bytes may be this file's, which somebody renamed or moved, but not where its own file lies in its place: then
+        # this is a copy, and its record is lost.
+        elsewhere[digest] += 1
+        if elsewhere[digest] > _records_without_file(database, root.parent, digest):
             yield path
+
+
+def _records_without_file(database: Database, home: Path, sha256: str) -> int:
+    rows = database.rows("SELECT id, path, status, size_bytes, inode FROM record WHERE sha256 = ?", (sha256,))
+    return sum(
+        not any(
+            _stamp_of(place) == (size_bytes, inode)
+            for place in places_of(home / ("done" if status == "done" else "rejected"), path, record_id)
+        )
+        for record_id, path, status, size_bytes, inode in rows
+    )
+
+
+def _stamp_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return signed_64(found.st_size), signed_64(found.st_ino)
 
 
 def _give_back(path: Path, root: Path, inbox: Path) -> None:

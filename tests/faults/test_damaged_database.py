@@ -40,6 +40,7 @@ def home(quick_folder: Path) -> AgentHome:
     drop(home.inbox, "0.png", image_bytes(50))
     home.run_once()
     home.classified.clear()
+    assert journal_is_folded(home)
     return home
 
 
@@ -180,12 +181,18 @@ class TestLines:
     def damage(self, home: AgentHome, *, with_sidecars: bool) -> None:
         jsonl = home.home / "results" / "predictions.jsonl"
         lines = jsonl.read_bytes().splitlines(keepends=True)
-        # Not the first of two copies: its bytes have a record, whatever happens to this one.
-        number = {json.loads(line)["path"]: number for number, line in enumerate(lines)}
-        edited, spoiled = number["3.png"], number["sub/deep.png"]
-        gone = [json.loads(lines[number])["id"] for number in (edited, spoiled, -1)]
+        found = [json.loads(line) for line in lines]
+        number = {record["path"]: number for number, record in enumerate(found)}
+        first = next(record["duplicate_of"] for record in found if record["duplicate_of"])
+        edited, spoiled, zeroed = (
+            number["3.png"],
+            number["sub/deep.png"],
+            next(n for n, record in enumerate(found) if record["id"] == first),
+        )
+        gone = [found[number]["id"] for number in (edited, spoiled, zeroed, -1)]
         lines[edited] = lines[edited].replace(b'"path"', b'"Path"')
         lines[spoiled] = b"\xff\xfe" + lines[spoiled]
+        lines[zeroed] = bytes(len(lines[zeroed]) - 1) + b"\n"
         lines[-1] = lines[-1][:60]
         jsonl.write_bytes(b"".join(lines))
         if not with_sidecars:
@@ -196,7 +203,7 @@ class TestLines:
 
     def test_sidecars_give_what_lines_lost(self, home: AgentHome) -> None:
         """
-        1. The database is damaged, three lines are torn or edited; the sidecars are whole.
+        1. The database is damaged, four lines are torn or edited; the sidecars are whole.
         Result: all records, all files as before; the changed lines are kept beside the damaged database.
         """
         before, files = records(home), images(home)
@@ -206,27 +213,28 @@ class TestLines:
         assert (records(home), images(home), home.classified) == (before, files, [])
         [folder] = aside(home)
         assert (folder / "predictions.jsonl").read_bytes() == changed
-        assert "3 lines" in events(home)[0].message
+        assert "4 lines" in events(home)[0].message
         check(home)
 
     def test_an_image_without_any_record_is_classified_again(self, home: AgentHome) -> None:
         """
-        1. The database is damaged, three lines are torn or edited, their sidecars gone.
-        Result: those three images, and no others, go back to the inbox and get a record again; every image has one.
+        1. The database is damaged, four lines are torn or edited, their sidecars gone; one is of an image that has a copy.
+        Result: those four images, and no others, go back to the inbox and get a record again; every image has one.
         """
         before, files = records(home), images(home)
-        lost = [row for row in before if row["path"] in ("3.png", "sub/deep.png")] + before[-1:]
+        first_copies = [row["duplicate_of"] for row in before]
+        lost = [row for row in before if row["path"] in ("3.png", "sub/deep.png") or row["id"] in first_copies] + before[-1:]
         self.damage(home, with_sidecars=False)
         home.run_once()
         after = records(home)
-        assert max(row["id"] for row in before) < after[-3]["id"], "an id that was shown once is not used again"
+        assert max(row["id"] for row in before) < after[-4]["id"], "an id that was shown once is not used again"
         assert sorted(row["sha256"] for row in after) == sorted(row["sha256"] for row in before)
         assert [row for row in after if row["id"] < len(before)] == [row for row in before if row not in lost]
         assert sorted(images(home).values()) == sorted(files.values())
         assert home.files("inbox") == []
         said = events(home)[0].message
-        assert "3 lines" in said
-        assert "back to the inbox" in said
+        assert "4 lines" in said
+        assert "4 images had no record any more: they went back to the inbox" in said
         check(home)
 
     def test_nothing_in_the_inbox_is_overwritten(self, home: AgentHome) -> None:
@@ -314,7 +322,7 @@ def test_damage_that_is_met_at_work(home: AgentHome) -> None:
         wait_until(lambda: doing(home.home) == ("working", "") and journal_is_folded(home))
         garble(home.database)
         drop(home.inbox, "new.png", image_bytes(99))
-        wait_until(lambda: aside(home) and len(home.rows()) == len(before) + 1 and "new.png" in home.files("done"), 20)
+        wait_until(lambda: aside(home) and len(home.rows()) == len(before) + 1 and "new.png" in home.files("done"))
     assert records(home)[: len(before)] == before
     assert [event.code for event in events(home)] == ["database_rebuilt"]
     assert len(home.classified) == 1
