@@ -29,6 +29,7 @@ class Crew:
         self._report = report
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -36,7 +37,9 @@ class Crew:
     def hire(self, worker: Worker) -> None:
         """Start a worker."""
         self._workers.append(worker)
-        threading.Thread(target=self._run, args=(worker,), name=f"worker-{len(self)}", daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(worker,), name=f"worker-{len(self)}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def give(self, job: Job) -> None:
         """Have a job done by whoever is free first."""
@@ -52,10 +55,13 @@ class Crew:
                     jobs.append(job)
         return jobs
 
-    def dismiss(self) -> None:
-        """Let each worker end after what it has in hand."""
+    def dismiss(self, patience_s: float) -> None:
+        """Let each worker end after what it has in hand, and wait so long for all: the last to close the database folds its journal in."""
         for _ in self._workers:
             self._jobs.put(None)
+        until_s = time.monotonic() + patience_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
 
     def stuck(self, limit_s: float) -> int:
         """Count those that have had one image in hand for longer."""

@@ -44,6 +44,7 @@ STUCK_S = 120.0
 """A worker with one image in hand for longer is stuck: systemd's watchdog is not fed any more."""
 DRAIN_S = 1.2
 CAMERA_STOP_S = 0.3
+WORKERS_STOP_S = 0.1
 SYNC_STOP_S = 0.2
 """How long a stop waits for each; together less than the two seconds that a stop may take."""
 SYNC_ONCE_S = 60.0
@@ -144,7 +145,7 @@ class Session:
             _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._suspects))
         self._intake = FolderIntake(self._inbox, intake, self._ledger.without_record)
         at_exit.callback(self._intake.stop)
-        at_exit.callback(self._workers.dismiss)
+        at_exit.callback(self._workers.dismiss, WORKERS_STOP_S)
         for classifier in classifiers:
             self._workers.hire(Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims))
         self._intake.start(lambda path: self._mailbox.put(LookAgain() if path is None else path))
