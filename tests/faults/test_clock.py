@@ -44,7 +44,7 @@ def working(home: AgentHome, clock: FakeClock) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "Traceback" not in said
 
@@ -156,7 +156,7 @@ def test_the_shipped_agent_under_a_jumping_clock(quick_folder: Path, clock: Fake
             clock.set_ahead(ahead)
             drops.come(clock)
         process.terminate()
-        assert process.wait(timeout=20) == 0, process.log.read_text("utf-8")
+        assert process.wait(timeout=60) == 0, process.log.read_text("utf-8")
     check_all_is_there(home, drops)
 
 
@@ -177,7 +177,7 @@ def test_files_whose_dates_are_nonsense(quick_folder: Path) -> None:
         wait_until(lambda: sorted(home.files("done")) == sorted(images))
         time.sleep(0.3)
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     assert run_agent(home.home, once=True)[0] == 0
     assert faults_of(home.home, home.inbox, book_of(images)) == []
 
@@ -196,7 +196,7 @@ def test_a_process_that_is_suspended(quick_folder: Path) -> None:
                 time.sleep(chance.uniform(0.1, 0.5))
                 process.send_signal(signal.SIGCONT)
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
     assert run_agent(home.home, once=True, settle_time_s=SETTLE_S)[0] == 0
     assert writers.dropped > 50

@@ -88,7 +88,7 @@ def test_a_clean_stop_blames_nobody(tmp_path: Path) -> None:
             while "started" not in process.stderr.readline():
                 pass
             process.terminate()
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
             assert process.returncode == 0
     assert home.rows("SELECT * FROM attempt") == []
     home.run_once()

@@ -36,7 +36,7 @@ def test_a_signal_ends_the_agent_in_good_order(tmp_path: Path, number: signal.Si
         home.wait_for(3)
         process.send_signal(number)
         signalled_s = time.monotonic()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
         assert time.monotonic() - signalled_s < 2.0
     assert process.returncode == 0, said
     assert "Traceback" not in said
@@ -64,7 +64,7 @@ def test_an_image_that_takes_too_long_does_not_hold_up_the_stop(tmp_path: Path) 
         time.sleep(0.3)
         process.terminate()
         signalled_s = time.monotonic()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
         assert time.monotonic() - signalled_s < 2.0
     assert process.returncode == 0, said
     assert "unfinished=1" in said
@@ -94,7 +94,7 @@ def test_sighup_reads_the_configuration_again_or_keeps_the_old_one(tmp_path: Pat
         home.wait_for(1)
         config.write_text(text + "[log]\nlevel = 5\n")
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: home.rows("SELECT code FROM event") == [{"code": "reload_refused"}], 15)
+        wait_until(lambda: home.rows("SELECT code FROM event") == [{"code": "reload_refused"}])
         drop(home.inbox, "b.png", image_bytes(2))
         home.wait_for(2)
         config.write_text(text.replace("0.05", '0.05\non_done = "keep"'))
@@ -103,7 +103,7 @@ def test_sighup_reads_the_configuration_again_or_keeps_the_old_one(tmp_path: Pat
         drop(home.inbox, "c.png", image_bytes(3))
         home.wait_for(3)
         process.terminate()
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "log.level" in said
     assert home.files("inbox") == ["c.png"]

@@ -31,7 +31,7 @@ def working(home: AgentHome) -> Iterator[tuple[ForkedProcess, Writers]]:
             wait_until(lambda: len(home.rows()) > 3)
             yield process, writers
         process.terminate()
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     assert "waiting code=" not in said, "somebody locked the agent out"
     assert run_agent(home.home, once=True, settle_time_s=SETTLE_S)[0] == 0
@@ -109,11 +109,11 @@ def test_another_program_that_writes_is_waited_for(quick_folder: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             for name, content in images.items():
                 drop(home.inbox, name, content)
-            wait_until(lambda: doing(home.home) == ("waiting", "database_locked"), 20)
+            wait_until(lambda: doing(home.home) == ("waiting", "database_locked"))
             connection.execute("ROLLBACK")
-        wait_until(lambda: sorted(home.files("done")) == sorted(images), 20)
+        wait_until(lambda: sorted(home.files("done")) == sorted(images))
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_looking_from_a_mount_that_can_not_be_written(quick_folder: Path, disks: None) -> None:
@@ -165,7 +165,7 @@ def test_the_shipped_agent_and_predict_beside_it(quick_folder: Path) -> None:
         assert (done.returncode, status.returncode) == (0, 0), done.stderr + status.stderr
         assert json.loads(status.stdout)["records"] == 6
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     scores = {Path(record["path"]).name: record["scores"] for record in map(json.loads, predicted.stdout.splitlines())}
     assert {record["path"]: record["scores"] for record in map(json.loads, done.stdout.splitlines())} == scores
 
@@ -181,6 +181,6 @@ def test_the_lock_goes_with_its_holder(quick_folder: Path, holder: str) -> None:
             process.kill()
     else:
         with start_agent(home.home, kill_at="after the daily tables", command=["export", "--rebuild", "--home", str(home.home)]) as process:
-            process.wait(10)
+            process.wait(60)
     assert process.returncode == -9
     assert run_agent(home.home, once=True)[0] == 0

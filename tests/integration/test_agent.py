@@ -397,7 +397,7 @@ class TestService:
     ) -> None:
         monkeypatch.setattr(session_module, "STUCK_S", 0.3)
         go_on = threading.Event()
-        with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(10) and None)]):
+        with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(60) and None)]):
             drop(home.inbox, "a.png", image_bytes(1))
             wait_until(lambda: "workers_stuck" in caplog.text)
             pings = told.count("WATCHDOG=1")

@@ -212,7 +212,7 @@ def test_a_bar_is_shown_on_a_terminal_and_on_standard_error_only(images: Path) -
     command = [sys.executable, "-m", "edge_agent.cli", "predict", str(images), "--format", "jsonl"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, env=os.environ | {"TERM": "xterm"}, timeout=60, check=True)
     os.close(end)
-    reader.join(10)
+    reader.join(60)
     os.close(terminal)
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4
     assert b"/4" in shown

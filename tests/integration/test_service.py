@@ -52,7 +52,7 @@ def test_the_agent_reports_ready_then_life_then_a_reload_then_its_stop(tmp_path:
             agent.send_signal(signal.SIGTERM)
             while manager.recv(4096) != b"STOPPING=1":
                 pass
-            assert agent.wait(10) == 0
+            assert agent.wait(60) == 0
         finally:
             agent.kill()
     assert (home / "results" / "a.png.json").is_file()

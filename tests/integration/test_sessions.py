@@ -63,7 +63,7 @@ def running(agent: Agent) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     if faults:
         raise faults[0]
@@ -156,7 +156,7 @@ class TestReload:
             wait_until(lambda: home.files("inbox") == [])
         finally:
             agent.stop()
-            thread.join(10)
+            thread.join(60)
         assert home.files("done") == []
         assert "reload_refused" not in events(home)
 
@@ -207,7 +207,7 @@ class TestReload:
 
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -399,7 +399,7 @@ class TestInboxAway:
             home.wait_for(2)
         finally:
             agent.stop()
-            thread.join(10)
+            thread.join(60)
         assert not thread.is_alive()
         assert [line["path"] for line in home.lines()] == ["before.png", "a.png"]
 
@@ -413,7 +413,7 @@ class TestInboxAway:
 
         def wait() -> None:
             begun.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         def load(_config: Config, count: int) -> Sequence[FakeClassifier]:
             return [FakeClassifier(home.classified, before=wait) for _ in range(count)]
@@ -421,7 +421,7 @@ class TestInboxAway:
         away = home.inbox.with_name("away")
         with running(Agent(home.config, load=load)):
             drop(home.inbox, "a.png", image_bytes(1))
-            assert begun.wait(10)
+            assert begun.wait(60)
             home.inbox.rename(away)
             time.sleep(0.2)
             go_on.set()

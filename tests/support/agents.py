@@ -145,7 +145,7 @@ class AgentHome:
             yield agent
         finally:
             agent.stop()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
         if faults:
             raise faults[0]
@@ -162,8 +162,8 @@ def doing(home: Path) -> tuple[str, str]:
     return (said.doing, said.code) if said else ("", "")
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 10) -> None:
-    """Wait until a condition holds."""
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60) -> None:
+    """Wait until a condition holds; so long that a machine with much else to do gets there too."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "waited too long"

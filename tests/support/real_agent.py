@@ -64,7 +64,7 @@ class RealAgent(subprocess.Popen[bytes]):
 
     def wait_until_started(self, times: int = 1) -> None:
         """Wait until its log says so often that it started."""
-        wait_until(lambda: self.poll() is not None or self.log.read_text("utf-8").count(" started ") >= times, 30)
+        wait_until(lambda: self.poll() is not None or self.log.read_text("utf-8").count(" started ") >= times)
         assert self.poll() is None, self.log.read_text("utf-8")
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

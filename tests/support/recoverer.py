@@ -47,7 +47,7 @@ _server = ForkServer(Path(__file__))
 def killed_at(home: Path, inbox: Path, nth: int) -> bool:
     """Recover a home until the nth operation; False where the end came before."""
     with _server.start({"home": str(home), "inbox": str(inbox), "nth": nth}) as process:
-        code = process.wait(30)
+        code = process.wait(60)
         assert code in (0, -signal.SIGKILL), process.stderr.read()
         return code != 0
 

@@ -123,7 +123,7 @@ class SystemdBox:
                 os.kill(self._init, signal.SIGKILL)  # process 1 of its namespace: all others die with it
             else:
                 self._outside.kill()
-            self._outside.wait(30)
+            self._outside.wait(60)
         if self._cgroup is not None and self._cgroup.exists():
             wait_for(partial(_removed, self._cgroup), 5, required=False)
 

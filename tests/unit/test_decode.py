@@ -323,17 +323,17 @@ def test_libraries_are_quiet_in_every_thread_and_the_filters_come_back() -> None
 
     def warn_inside() -> None:
         with quiet_libraries():
-            inside.wait(10)
+            inside.wait(60)
             warnings.warn("an oddity", UserWarning, stacklevel=1)
-            leave.wait(10)
+            leave.wait(60)
 
     threads = [threading.Thread(target=warn_inside) for _ in range(2)]
     for thread in threads:
         thread.start()
-    inside.wait(10)
+    inside.wait(60)
     leave.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert warnings.filters == filters
     with pytest.warns(UserWarning, match="an oddity"):
         warnings.warn("an oddity", UserWarning, stacklevel=1)

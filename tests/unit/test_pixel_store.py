@@ -223,7 +223,7 @@ def test_work_ahead_keeps_the_order_and_its_bounds() -> None:
     def work(number: int) -> int:
         begun.append(number)
         if number == 0:
-            gate.wait(10)
+            gate.wait(60)
         return number * number
 
     results = in_order(work, range(1000))

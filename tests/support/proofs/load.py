@@ -108,7 +108,7 @@ def bear_load(
     settings = {"shipped": shipped, "most_waiting": most_waiting, "queue_note": str(note)}
     with exec_agent(home, {}, settle_time_s=SETTLE_S, extra='[log]\nlevel = "error"\n', **settings) as process:
         try:
-            wait_until(lambda: process.poll() is not None or doing(home) == ("working", ""), 30)
+            wait_until(lambda: process.poll() is not None or doing(home) == ("working", ""))
             with MemoryGauge(process.pid, period_s=1.0 if stream_s > WARM_UP_S else 0.1) as gauge:
                 _stream(inbox, book, stream_hz, stream_s)
                 _wait_for(home, len(book), process)

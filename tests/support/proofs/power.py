@@ -131,7 +131,7 @@ class Box:
         )
         with process:
             try:
-                wait_until(lambda: process.poll() is not None or doing(self.home) == ("working", ""), 30)
+                wait_until(lambda: process.poll() is not None or doing(self.home) == ("working", ""))
                 yield process
             finally:
                 process.kill()

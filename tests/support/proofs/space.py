@@ -88,7 +88,7 @@ def fill_while_working(
         )
         at_exit.enter_context(process)
         at_exit.callback(process.kill)
-        wait_until(lambda: process.poll() is not None or doing(home) == WORKING, 30)
+        wait_until(lambda: process.poll() is not None or doing(home) == WORKING)
         tolerated = frozenset({errno.ENOSPC})
         with Writers(inbox, settle_s=SETTLE_S, rate_hz=RATE_HZ, seed=seed, tolerates=tolerated) as writers:
             for _ in range(fillings):
