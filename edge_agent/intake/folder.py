@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MAX_WAITING_FILES = 2500
+MAX_WAITING_FILES = 2000
 """A pass over the inbox keeps so many files, and so many wait their turn. What is left out is found by the next pass."""
 MOST_HELD_FILES = 2 * (MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK)
 """Memory holds at most so many: those that wait and those of a pass, with the slack that spares sorting them for each file that comes."""
