@@ -5,6 +5,8 @@
 Contenders, in turn, round after round: the agent (``run --once``: everything committed, moved and written to results/, less the time of a
 run with an empty inbox); a plain loop with Pillow, LiteRT on one thread and a CSV file; the same loop with tflite-runtime, in
 ``.venv-tflite``, which is made where it is missing; and decoding and inference alone on every core, nothing stored.
+
+Every round keeps its images on the disk, 0.6 GB of 1,536, to the end. Begin five minutes after many files were deleted on that disk.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def run_agent(files: Path | None, bundle: Path, scratch: Path) -> float:
     records = results.read_bytes().count(b"\n") if results.exists() else 0
     done = len(list((home / "done").glob("*"))) if count else 0
     assert (records, done) == (count, count), f"{count} files gave {records} records and {done} files in done/"
-    shutil.rmtree(home)
+    # Kept to the end: ext4 searches long for a new file's inode where many were deleted in the last minutes, half a millisecond for each.
+    home.rename(scratch / f"home-{len(list(scratch.iterdir()))}")
     return elapsed_s
 
 
