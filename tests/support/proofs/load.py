@@ -16,7 +16,7 @@ from typing import Self
 from edge_agent.intake import folder as intake
 from support.agent_process import exec_agent, run_agent
 from support.agents import doing, image_bytes, wait_until
-from support.memory import resident_mib
+from support.memory import proportional_mib
 from support.reckoning import faults_of, read_rows
 from support.writers import Drop
 
@@ -51,13 +51,13 @@ class LoadFigures:
     memory_first_mib: float = 0.0
     memory_highest_mib: float = 0.0
     memory_growth_percent: float = 0.0
-    """From the median of the first tenth of the stream after the warm-up to the highest of all."""
+    """PSS, from the median of the first tenth of the stream after the warm-up to the highest of all."""
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
 
 
 class MemoryGauge:
-    """Measures the memory of a process again and again, in a thread of its own, for as long as the block lasts."""
+    """Measures the memory (PSS) of a process again and again, in a thread of its own, for as long as the block lasts."""
 
     def __init__(self, pid: int, period_s: float) -> None:
         self.sizes: list[tuple[float, float]] = []
@@ -77,7 +77,7 @@ class MemoryGauge:
 
     def _keep_looking(self) -> None:
         while not self._stopping.wait(self._period_s):
-            self.sizes.append((time.monotonic(), resident_mib(self._pid)))
+            self.sizes.append((time.monotonic(), proportional_mib(self._pid)))
 
 
 def bear_load(

@@ -106,9 +106,7 @@ def _load(of: Figures) -> str:
     stream = f"{of['stream_hz']:.0f}/s for {of['stream_s'] / 60:g} min: median {of['median_ms']:.1f} ms, 99 % within {of['p99_ms']:.1f} ms"
     burst = f"{of['burst']:,} at once: {of['images_per_s']:.0f}/s, order as by date to {of['order_correlation']:.4f} (rank correlation)"
     queue = f"at most {of['longest_queue']:,} files held (bound {of['queue_bound']:,})"
-    memory = (
-        f"resident memory (RSS) {of['memory_first_mib']:.1f} to {of['memory_highest_mib']:.1f} MiB ({of['memory_growth_percent']:+.1f} %)"
-    )
+    memory = f"memory (PSS) {of['memory_first_mib']:.1f} to {of['memory_highest_mib']:.1f} MiB ({of['memory_growth_percent']:+.1f} %)"
     return f"{stream}; {burst}; {queue}; {memory}"
 
 
