@@ -9,15 +9,20 @@ import os
 import socket
 import time
 
+# How long a message may wait for room in systemd's queue (net.unix.max_dgram_qlen): a systemd that does not read holds up no image.
+PATIENCE_S = 1.0
+READY_PATIENCE_S = 10.0  # without this one the start counts as failed, and nothing is in hand yet
+STATUS_PATIENCE_S = 0.1  # the next one says it again
+
 
 def notify_ready() -> bool:
-    """Say that start-up is over: the model is loaded and the inbox is watched. False where nobody listens."""
-    return _notify("READY=1")
+    """Say that start-up is over: the model is loaded and the inbox is watched. False where nobody listens or reads."""
+    return _notify("READY=1", READY_PATIENCE_S)
 
 
 def notify_watchdog() -> bool:
-    """Say that the working loop has made progress. False where nobody listens."""
-    return _notify("WATCHDOG=1")
+    """Say that the working loop has made progress. False where nobody listens or reads."""
+    return _notify("WATCHDOG=1", PATIENCE_S)
 
 
 def notify_starting(patience_s: float) -> bool:
@@ -31,13 +36,13 @@ def notify_starting(patience_s: float) -> bool:
     Returns
     -------
     bool
-        False where nobody listens.
+        False where nobody listens or reads.
 
     References
     ----------
     sd_notify(3): ``EXTEND_TIMEOUT_USEC`` counts against ``TimeoutStartSec=``; once the service is ready, ``WATCHDOG=1`` is what counts.
     """
-    return _notify(f"EXTEND_TIMEOUT_USEC={round(patience_s * 1e6)}\nWATCHDOG=1")
+    return _notify(f"EXTEND_TIMEOUT_USEC={round(patience_s * 1e6)}\nWATCHDOG=1", PATIENCE_S)
 
 
 def notify_reloading() -> bool:
@@ -46,19 +51,19 @@ def notify_reloading() -> bool:
     Returns
     -------
     bool
-        False where nobody listens.
+        False where nobody listens or reads.
 
     References
     ----------
     sd_notify(3): ``RELOADING=1`` comes with the time of the monotonic clock in microseconds, in the same datagram, which newer versions of
     systemd (``Type=notify-reload``) hold against the signal that they sent.
     """
-    return _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+    return _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}", PATIENCE_S)
 
 
 def notify_stopping() -> bool:
-    """Say that the agent drains and will exit. False where nobody listens."""
-    return _notify("STOPPING=1")
+    """Say that the agent drains and will exit. False where nobody listens or reads."""
+    return _notify("STOPPING=1", PATIENCE_S)
 
 
 def notify_status(text: str) -> bool:
@@ -72,9 +77,9 @@ def notify_status(text: str) -> bool:
     Returns
     -------
     bool
-        False where nobody listens.
+        False where nobody listens or reads.
     """
-    return _notify("STATUS=" + " ".join(text.split()))
+    return _notify("STATUS=" + " ".join(text.split()), STATUS_PATIENCE_S)
 
 
 def watchdog_interval_s() -> float | None:
@@ -95,10 +100,11 @@ def watchdog_interval_s() -> float | None:
     return int(limit_us) / 2_000_000
 
 
-def _notify(assignments: str) -> bool:
+def _notify(assignments: str, patience_s: float) -> bool:
     """Send one datagram, an assignment a line.
 
-    A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises.
+    A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises. The queue of a datagram
+    socket holds few messages (10 where nobody raised it): a blocking send into a full one would wait for ever.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -107,6 +113,7 @@ def _notify(assignments: str) -> bool:
         address = "\0" + address[1:]  # Linux's abstract namespace: unix(7)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(patience_s)
             sender.connect(address)
             sender.sendall(assignments.encode())
     except OSError:

@@ -12,16 +12,18 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
+from support.notify import listening
 
 from edge_agent import session as session_module
 from edge_agent.errors import InferenceError
 from edge_agent.intake import disposal as disposal_module
 from edge_agent.session import Session
+from edge_agent.surfaces import systemd
 
 
 @pytest.fixture
@@ -366,22 +368,24 @@ class TestService:
 
     @pytest.fixture
     def told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-        messages: list[str] = []
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(str(tmp_path / "notify"))
-            monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-            monkeypatch.setenv("WATCHDOG_USEC", "200000")
-
-            def listen() -> None:
-                while message := listener.recv(1000):
-                    messages.append(message.decode())
-
-            thread = threading.Thread(target=listen)
-            thread.start()
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        with listening(tmp_path / "notify") as messages:
             yield messages
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-                end.sendto(b"", str(tmp_path / "notify"))
-            thread.join()
+
+    def test_a_systemd_that_does_not_read_holds_up_no_image(self, home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(systemd, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(systemd, "READY_PATIENCE_S", 0.05)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            deaf.bind(str(tmp_path / "notify"))
+            sender.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    sender.sendto(b"STATUS=full", str(tmp_path / "notify"))
+            with home.running():
+                drop(home.inbox, "a.png", image_bytes(1))
+                home.wait_for(1)
 
     def test_ready_alive_and_stopping(self, home: AgentHome, told: list[str]) -> None:
         with home.running():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.agents import AgentHome, drop, image_bytes
+from support.notify import listening
 
 from edge_agent import agent as agent_module
 from edge_agent.agent import Agent
@@ -28,16 +28,6 @@ def home(tmp_path: Path) -> AgentHome:
     return home
 
 
-def told(receiver: socket.socket) -> list[bytes]:
-    messages = []
-    receiver.setblocking(False)
-    while True:
-        try:
-            messages.append(receiver.recv(4096))
-        except BlockingIOError:
-            return messages
-
-
 @pytest.mark.parametrize("damaged", [False, True])
 def test_systemd_is_asked_for_patience(home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
     """
@@ -48,22 +38,19 @@ def test_systemd_is_asked_for_patience(home: AgentHome, tmp_path: Path, monkeypa
         home.database.write_bytes(b"no database" * 1000)
     monkeypatch.setattr(agent_module, "ALIVE_S", 0.0)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "notify"))
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    with listening(tmp_path / "notify") as messages:
         home.run_once()
-        messages = told(receiver)
-    before = messages[: messages.index(b"READY=1")]
-    assert before.count(b"EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1") >= (3 if damaged else 1)
-    assert b"STATUS=starting: looking through the database and the results" in before
+    before = messages[: messages.index("READY=1")]
+    assert before.count("EXTEND_TIMEOUT_USEC=60000000\nWATCHDOG=1") >= (3 if damaged else 1)
+    assert "STATUS=starting: looking through the database and the results" in before
 
 
 def test_a_short_start_says_nothing(home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "notify"))
+    with listening(tmp_path / "notify") as messages:
         home.run_once()
-        assert not any(message.startswith(b"EXTEND") for message in told(receiver))
+    assert messages
+    assert not any(message.startswith("EXTEND") for message in messages)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
