@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, InputFault
 from edge_agent.imaging.decode import decode_image
@@ -32,7 +34,7 @@ class _Seen:
     left_out: list[str] = field(default_factory=list)
 
 
-def source_of(bundle: Bundle, config: Path | None, **changes: str) -> SourceConfig:
+def source_of(bundle: Bundle, config: Path | None, merge: Mapping[str, str] | None = None, **changes: str) -> SourceConfig:
     """How the labelled images are laid out: as another build's TOML says, or as the bundle's own training data were.
 
     Parameters
@@ -40,13 +42,15 @@ def source_of(bundle: Bundle, config: Path | None, **changes: str) -> SourceConf
     bundle : Bundle
     config : Path or None
         A build's TOML; its labels must be the bundle's.
+    merge : mapping of str to str, optional
+        From the names that these data have to labels of the bundle, beside those that the source knows.
     **changes : str
         Fields of the source to set otherwise, such as ``layout``, ``patient_pattern`` or ``table``.
 
     Raises
     ------
     ConfigError
-        If the labels differ, or the bundle does not say how its data were laid out.
+        If the labels differ, ``merge`` leads to none of them, or the bundle does not say how its data were laid out.
     """
     if config is not None:
         source = load_build_config(config).source
@@ -59,7 +63,10 @@ def source_of(bundle: Bundle, config: Path | None, **changes: str) -> SourceConf
             raise ConfigError(
                 f"{bundle.directory}: does not say how its data were laid out ({fault}); name a build's TOML by --config"
             ) from fault
-    return msgspec.structs.replace(source, **changes)
+    merge = {**source.merge, **(merge or {})}
+    if unknown := sorted({*merge.values()} - {*source.labels}):
+        raise ConfigError(f"--merge: {unknown[0]!r} is none of the bundle's labels {source.labels}")
+    return msgspec.structs.replace(source, merge=merge, **changes)
 
 
 def evaluate_bundle(bundle: Bundle, data: Path, source: SourceConfig, split: Split | None = None) -> str:
@@ -79,7 +86,8 @@ def evaluate_bundle(bundle: Bundle, data: Path, source: SourceConfig, split: Spl
     -------
     str
         Markdown: AUC, sensitivity, specificity, accuracy with 95 % intervals over patients at each operating point, the confusion matrix,
-        the share of each decision, and the files that could not be read.
+        the share of each decision, how many of the images that no person is asked to see were told wrong, and the files that could not be
+        read.
 
     Raises
     ------
@@ -131,7 +139,18 @@ def _render(manifest: Manifest, seen: _Seen) -> list[str]:
     decisions = Counter(verdict.decision for verdict in seen.verdicts)
     novel = sum(not verdict.novelty <= 1.0 for verdict in seen.verdicts)
     shares = ", ".join(f"{name} {decisions[name] / count:.1%}" for name in ("positive", "negative", "review"))
-    return [*lines, f"{shares}; novel {novel / count:.1%}", *[f"left out: {name}" for name in seen.left_out]]
+    return [*lines, f"{shares}; novel {novel / count:.1%}", _alone(manifest, seen, targets), *[f"left out: {x}" for x in seen.left_out]]
+
+
+def _alone(manifest: Manifest, seen: _Seen, targets: NDArray[np.bool_]) -> str:
+    """What becomes of the images that are not sent to review: nobody corrects these."""
+    matters = targets[:, [manifest.labels.index(label) for label in manifest.positive]].any(axis=1)
+    decisions = np.array([verdict.decision for verdict in seen.verdicts])
+    negative, positive = decisions == "negative", decisions == "positive"
+    return (
+        f"decided without a person: {negative.sum()} negative, {(negative & matters).sum()} of them wrong;"
+        f" {positive.sum()} positive, {(positive & ~matters).sum()} of them wrong"
+    )
 
 
 def _overall(manifest: Manifest, seen: _Seen, probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[str]:
@@ -156,7 +175,9 @@ def _overall(manifest: Manifest, seen: _Seen, probabilities: np.ndarray[tuple[in
     return ["| | value (95 % interval) |", "|---|---|", *rows, "", *matrix]
 
 
-def load_and_evaluate(bundle_path: Path, data: Path, config: Path | None, split: Split | None, **changes: str) -> str:
+def load_and_evaluate(
+    bundle_path: Path, data: Path, config: Path | None, split: Split | None, merge: Mapping[str, str], **changes: str
+) -> str:
     """As :func:`evaluate_bundle`, from the bundle's folder and what the command line says of the data."""
     bundle = load_bundle(bundle_path)
-    return evaluate_bundle(bundle, data, source_of(bundle, config, **changes), split)
+    return evaluate_bundle(bundle, data, source_of(bundle, config, merge, **changes), split)

@@ -241,6 +241,27 @@ def test_evaluate_measures_the_bundle(built: Path, films: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "40 images of 20 patients" in done.stdout
     assert "left out: OPACITY/p900_broken.png" in done.stdout
+    alone = re.search(r"decided without a person: (\d+) negative, (\d+) of them wrong; (\d+) positive, (\d+) of them wrong", done.stdout)
+    assert alone is not None
+    negative, missed, positive, false_alarms = map(int, alone.groups())
+    assert missed <= negative
+    assert false_alarms <= positive
+    reviewed = re.search(r"review ([\d.]+)%", done.stdout)
+    assert reviewed is not None
+    assert negative + positive == round(40 * (1 - float(reviewed.group(1)) / 100))
+
+
+def test_evaluate_takes_the_names_that_another_hospital_gives(built: Path, films: Path, tmp_path: Path) -> None:
+    here = run("evaluate", built / "bundle", films)
+    shutil.copytree(films / "NORMAL", tmp_path / "films" / "no finding")
+    shutil.copytree(films / "OPACITY", tmp_path / "films" / "infiltrate=yes")
+    names = ("--merge", "no finding=NORMAL", "--merge", "infiltrate=yes=OPACITY")
+    there = run("evaluate", built / "bundle", tmp_path / "films", *names)
+    assert (there.returncode, there.stderr) == (0, "")
+    assert there.stdout == here.stdout.replace("OPACITY/", "infiltrate=yes/")
+    for wrong, code, message in (("no finding", 2, "is not NAME=LABEL"), ("no finding=WELL", 10, "'WELL' is none of the bundle's labels")):
+        done = run("evaluate", built / "bundle", tmp_path / "films", "--merge", wrong)
+        assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
 def test_a_split_of_the_data_sets_own_is_neither_trained_on_nor_allowed_to_leak(films: Path, tmp_path: Path) -> None:

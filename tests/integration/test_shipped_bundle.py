@@ -111,6 +111,18 @@ def test_adults_and_mammograms_are_sent_to_a_person(classifier: Classifier, real
     assert counts["review"] / len(paths) >= share, counts
 
 
+def test_films_of_other_sources_are_decided_rightly_or_by_a_person(classifier: Classifier, real_data: Path) -> None:
+    """Normal and viral pneumonia films of another collection: what is not sent to review is nearly always right."""
+    alone = wrong = 0
+    for folder, decision in (("Normal", "negative"), ("Viral Pneumonia", "positive")):
+        found = verdicts(classifier, sorted((real_data / "covid19" / "train" / folder).iterdir()))
+        decided = [verdict.decision for verdict in found if verdict.decision != "review"]
+        alone += len(decided)
+        wrong += len(decided) - decided.count(decision)
+    assert alone >= 40
+    assert wrong <= 2
+
+
 def test_children_of_the_training_hospital_are_mostly_decided(classifier: Classifier, real_data: Path) -> None:
     paths = [path for label in ("NORMAL", "PNEUMONIA") for path in sorted((real_data / "kermany" / "train" / label).iterdir())[::20]]
     found = verdicts(classifier, paths)
