@@ -27,6 +27,13 @@ def test_each_proof_has_its_own_lines(tmp_path: Path) -> None:
         add_to_report("nothing", Result("", 0, {}), tmp_path)
 
 
+@pytest.mark.parametrize(("longest_run_s", "said"), [(58.4, "its growth not measured"), (75.0, "growth in one agent at most +3.0 %")])
+def test_growth_is_told_only_where_it_was_measured(tmp_path: Path, longest_run_s: float, said: str) -> None:
+    soak = SoakFigures(hours=0.5, memory_growth_percent=3.0, longest_run_s=longest_run_s)
+    add_to_report("soak", Result("scripts/soak", 1800, asdict(soak)), tmp_path)
+    assert said in (tmp_path / "faults.md").read_text("utf-8")
+
+
 def test_faults_are_counted_for_what_they_are() -> None:
     figures = SoakFigures()
     figures.add_faults(["('a.png',) (there) has no record", "done/ misses 1 of 1 files", "('b.png',) has 2 records", "integrity_check: {}"])

@@ -22,7 +22,7 @@ from support.disks import LoopDisk, check_disk, fill, remount
 from support.forking import ForkedProcess
 from support.memory import resident_mib
 from support.proofs.power import MANNERS, Seen, Witness, lost_of
-from support.proofs.soak_figures import SoakFigures
+from support.proofs.soak_figures import A_RUN_S, SoakFigures
 from support.real_agent import RealAgent, edge_agent
 from support.reckoning import faults_of, is_promised, read_rows
 from support.writers import Drop, Writers, write_durably
@@ -33,8 +33,6 @@ HOME_MIB, INBOX_MIB = 160, 64
 RECOVERY_S = 120.0
 """The longest wait for the record of an image that comes after a fault: some times the agent's own longest wait between two tries."""
 WARM_UP_S = 10.0
-A_RUN_S = 60.0
-"""Of agents that lived for so long it is asked whether their memory grew."""
 _TOLERATED = frozenset({errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENOENT})
 
 

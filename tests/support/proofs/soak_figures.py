@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+A_RUN_S = 60.0
+"""Of agents that lived for so long it is asked whether their memory grew."""
+
 
 @dataclass
 class SoakFigures:
