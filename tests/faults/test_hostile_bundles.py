@@ -17,7 +17,7 @@ import pytest
 from support.archives import check_refused, members_of, packed
 from support.bundles import replace_file
 from support.killer_model import make_killer_model
-from support.signed import SERIAL, Maker, check_is_sound, folders, install
+from support.signed import SERIAL, SHIPPED_SERIAL, Maker, check_is_sound, folders, install
 
 from edge_agent import cli
 from edge_agent.errors import ModelError
@@ -70,7 +70,7 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, bytes], Maker], dict[str, bytes]],
         "the signature is not true",
     ),
     "an operating point": (
-        lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"threshold": 0.78', b'"threshold": 0.99')},
+        lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"threshold": 0.', b'"threshold": 0.0')},
         "the signature is not true",
     ),
     "the serial": (lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"serial": 7', b'"serial": 9')}, "is not true"),
@@ -220,20 +220,20 @@ def test_a_replayed_older_serial(untried: None, maker: Maker, box: Path, capsys:
 
 
 def test_a_model_older_than_the_one_that_came_with_the_program(maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_refused(maker.archive(1), box, "the serial 2 was on this box before", capsys)
+    check_refused(maker.archive(SHIPPED_SERIAL - 1), box, f"the serial {SHIPPED_SERIAL} was on this box before", capsys)
 
 
-@pytest.mark.parametrize("serial", [2, 7])
+@pytest.mark.parametrize("serial", [SHIPPED_SERIAL, SERIAL])
 def test_the_same_serial_with_another_digest(
     serial: int, untried: None, maker: Maker, box: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if serial != 2:  # that one came with the program
+    if serial != SHIPPED_SERIAL:  # that one came with the program
         install(maker.archive(serial), box)
     other = maker.archive(serial, note="another")
     for options in ([], ["--serial", str(serial)]):
         assert cli.main(["model", "install", str(other), "--home", str(box), *options]) == 20
         assert "which another model of that name bore on this box before" in capsys.readouterr().err
-    check_is_sound(box, allowed={None if serial == 2 else serial})
+    check_is_sound(box, allowed={None if serial == SHIPPED_SERIAL else serial})
 
 
 def test_nothing_is_written_outside_the_home(maker: Maker, box: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edge_agent.errors import StorageAwayError
 from edge_agent.inference import installation
 from edge_agent.inference.installed import POINTER_NAME, ModelStore
 
-OLD, NEW, KILLED = 3, 4, -9
+OLD, NEW, KILLED = 13, 14, -9
 DISK_MIB = 24
 POINTS = list(KILL_POINTS)
 
@@ -176,7 +176,7 @@ def test_two_installations_at_once(box: Path, archives: dict[int, Path]) -> None
             assert one.returncode in (0, 20), said
             assert other.returncode == 0, said_other
         if one.returncode == 20:
-            assert "the serial 4 was on this box before" in said
+            assert f"the serial {NEW} was on this box before" in said
         assert check_is_sound(box, allowed={NEW}) == NEW
         assert {model.directory.name for model in ModelStore(box).read().models} == folders(box)
 

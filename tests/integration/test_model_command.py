@@ -29,7 +29,7 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 
 @pytest.fixture(scope="module")
 def archives(maker: Maker) -> dict[int, Path]:
-    return {serial: maker.archive(serial) for serial in (3, 4)}
+    return {serial: maker.archive(serial) for serial in (13, 14)}
 
 
 @pytest.fixture
@@ -62,28 +62,28 @@ def test_a_model_is_verified_installed_listed_rolled_back_and_activated(
 ) -> None:
     home = ["--home", str(box)]
     assert states(box, capsys) == {"shipped": "active"}
-    assert main(["model", "verify", str(archives[3]), *home]) == 0
+    assert main(["model", "verify", str(archives[13]), *home]) == 0
     said = capsys.readouterr().out
-    assert f"cxr-pneumonia 0.3.0 (serial 3): good, signed by the key {maker.keys.key_id}" in said
+    assert f"cxr-pneumonia 0.13.0 (serial 13): good, signed by the key {maker.keys.key_id}" in said
     assert folders(box) == set()
 
-    assert main(["model", "install", str(archives[3]), *home]) == 0
-    assert f"installed and active: cxr-pneumonia 0.3.0 (serial 3), signed by the key {maker.keys.key_id}" in capsys.readouterr().out
-    assert main(["model", "install", str(archives[4]), *home]) == 0
-    assert states(box, capsys) == {"0.4.0": "active", "0.3.0": "previous", "shipped": "kept"}
+    assert main(["model", "install", str(archives[13]), *home]) == 0
+    assert f"installed and active: cxr-pneumonia 0.13.0 (serial 13), signed by the key {maker.keys.key_id}" in capsys.readouterr().out
+    assert main(["model", "install", str(archives[14]), *home]) == 0
+    assert states(box, capsys) == {"0.14.0": "active", "0.13.0": "previous", "shipped": "kept"}
 
     assert main(["model", "rollback", *home]) == 0
-    assert capsys.readouterr().out == "active: cxr-pneumonia 0.3.0 (serial 3)\n"
-    assert states(box, capsys) == {"0.4.0": "left", "0.3.0": "active", "shipped": "previous"}
+    assert capsys.readouterr().out == "active: cxr-pneumonia 0.13.0 (serial 13)\n"
+    assert states(box, capsys) == {"0.14.0": "left", "0.13.0": "active", "shipped": "previous"}
     assert main(["model", "rollback", *home]) == 0
     assert capsys.readouterr().out == "active: the model that came with the program\n"
     assert main(["model", "rollback", *home]) == 20
     assert "nothing to go back to" in capsys.readouterr().err
 
-    assert main(["model", "activate", "cxr-pneumonia-4", *home]) == 0
-    assert states(box, capsys) == {"0.4.0": "active", "0.3.0": "left", "shipped": "previous"}
+    assert main(["model", "activate", "cxr-pneumonia-14", *home]) == 0
+    assert states(box, capsys) == {"0.14.0": "active", "0.13.0": "left", "shipped": "previous"}
     assert main(["model", "activate", "shipped", *home]) == 0
-    assert states(box, capsys) == {"0.4.0": "previous", "0.3.0": "left", "shipped": "active"}
+    assert states(box, capsys) == {"0.14.0": "previous", "0.13.0": "left", "shipped": "active"}
 
 
 def test_without_options_the_commands_are_about_the_installed_agent(
@@ -98,8 +98,8 @@ def test_without_options_the_commands_are_about_the_installed_agent(
     installed.write_text(f'home = "{box}"\n[model]\ntrusted_keys = "{tmp_path / "keys"}"\n')
     monkeypatch.setattr(config, "BOX_CONFIG", installed)
     (tmp_path / "other").mkdir()
-    assert main(["model", "install", str(archives[3]), "--home", str(tmp_path / "other")]) == 20
-    assert main(["model", "install", str(archives[3])]) == 0
+    assert main(["model", "install", str(archives[13]), "--home", str(tmp_path / "other")]) == 20
+    assert main(["model", "install", str(archives[13])]) == 0
     capsys.readouterr()
     assert main(["model", "list"]) == 0
     assert capsys.readouterr().out.startswith("active")
@@ -109,13 +109,13 @@ def test_without_options_the_commands_are_about_the_installed_agent(
 def test_the_list_is_made_for_people_too(
     untried: None, box: Path, archives: dict[int, Path], maker: Maker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["model", "install", str(archives[3]), "--home", str(box)]) == 0
-    active = check_is_sound(box, allowed={3})
+    assert main(["model", "install", str(archives[13]), "--home", str(box)]) == 0
+    active = check_is_sound(box, allowed={13})
     capsys.readouterr()
     assert main(["model", "list", "--home", str(box)]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first.split()[:3] == ["active", next(iter(folders(box))), "0.3.0"]
-    assert first.endswith(f"serial {active}      signed by {maker.keys.key_id}; not proven yet")
+    assert first.split()[:3] == ["active", next(iter(folders(box))), "0.13.0"]
+    assert " ".join(first.split()[3:]) == f"serial {active} signed by {maker.keys.key_id}; not proven yet"
     assert second.split()[:2] == ["previous", "shipped"]
 
 
@@ -123,12 +123,12 @@ def test_installing_again_changes_nothing_but_what_is_active(
     untried: None, box: Path, archives: dict[int, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        assert main(["model", "install", str(archives[3]), "--home", str(box)]) == 0
-    assert states(box, capsys) == {"0.3.0": "active", "shipped": "previous"}
+        assert main(["model", "install", str(archives[13]), "--home", str(box)]) == 0
+    assert states(box, capsys) == {"0.13.0": "active", "shipped": "previous"}
     active = ModelStore(box).active()
     assert active is not None
     ModelStore(box).prove(active.digest)
-    assert main(["model", "install", str(archives[3]), "--home", str(box)]) == 0
+    assert main(["model", "install", str(archives[13]), "--home", str(box)]) == 0
     assert listing(box, capsys)["models"][0]["proven"]
 
 
@@ -136,18 +136,18 @@ def test_installing_again_changes_nothing_but_what_is_active(
 def test_a_name_must_mean_one_model(
     name: str, untried: None, box: Path, archives: dict[int, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for serial in (3, 4):
+    for serial in (13, 14):
         assert main(["model", "install", str(archives[serial]), "--home", str(box)]) == 0
     assert main(["model", "activate", name, "--home", str(box)]) == 2
-    assert "cxr-pneumonia-3-" in capsys.readouterr().err
-    check_is_sound(box, allowed={4})
+    assert "cxr-pneumonia-13-" in capsys.readouterr().err
+    check_is_sound(box, allowed={14})
 
 
 @pytest.mark.parametrize("harm", ["rotten", "replaced", "gone"])
 def test_what_is_not_what_was_installed_is_not_activated(
     harm: str, untried: None, box: Path, archives: dict[int, Path], maker: Maker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["model", "install", str(archives[3]), "--home", str(box)]) == 0
+    assert main(["model", "install", str(archives[13]), "--home", str(box)]) == 0
     assert main(["model", "activate", "shipped", "--home", str(box)]) == 0
     (folder,) = (ModelStore(box).folder / name for name in folders(box))
     if harm == "rotten":
@@ -175,7 +175,7 @@ def test_a_bundle_of_the_configuration_wins_and_every_command_says_so(
     config = tmp_path / "edge-agent.toml"
     config.write_text(f'home = "{box}"\n[model]\nbundle = "{default_bundle_path()}"\n')
     options = ["--config", str(config)]
-    for words in (["install", str(archives[3])], ["activate", "cxr-pneumonia-3"], ["list"], ["rollback"]):
+    for words in (["install", str(archives[13])], ["activate", "cxr-pneumonia-13"], ["list"], ["rollback"]):
         assert main(["model", *words, *options]) == 0
         assert f"note: the configuration names a bundle ([model] bundle = '{default_bundle_path()}')" in capsys.readouterr().err
     assert listing(box, capsys, *options)["overruled_by"] == str(default_bundle_path())
@@ -184,7 +184,7 @@ def test_a_bundle_of_the_configuration_wins_and_every_command_says_so(
 def test_unsigned_models_are_installed_only_where_the_configuration_says_so(
     untried: None, box: Path, maker: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unsigned = maker.bundle(3)
+    unsigned = maker.bundle(13)
     (unsigned / "manifest.sig").unlink()
     assert main(["model", "install", str(unsigned), "--home", str(box)]) == 20
     assert "allow_unsigned is false" in capsys.readouterr().err
@@ -198,7 +198,7 @@ def test_unsigned_models_are_installed_only_where_the_configuration_says_so(
 
 
 def test_a_home_that_is_not_there_is_not_made(tmp_path: Path, archives: dict[int, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["install", str(archives[3])], ["rollback"], ["activate", "shipped"]):
+    for words in (["install", str(archives[13])], ["rollback"], ["activate", "shipped"]):
         assert main(["model", *words, "--home", str(tmp_path / "typo")]) == 10
         assert "there is no home folder" in capsys.readouterr().err
     assert main(["model", "list", "--home", str(tmp_path / "typo")]) == 0
@@ -225,16 +225,18 @@ def test_a_running_agent_takes_over_what_is_installed_and_each_record_names_its_
             versions.append(version)
         home.wait_for(1 + len(versions))
 
+    shipped_bundle = load_bundle(default_bundle_path())
+    shipped = shipped_bundle.manifest
     with home.running(load=load_classifiers):
         drop(home.inbox, "first.png", image_bytes(99, (64, 64)))
         home.wait_for(1)
-        drop_three_with("0.2.0")
-        assert main(["model", "install", str(archives[3]), "--home", str(home.home)]) == 0
-        drop_three_with("0.3.0")
+        drop_three_with(shipped.version)
+        assert main(["model", "install", str(archives[13]), "--home", str(home.home)]) == 0
+        drop_three_with("0.13.0")
         assert main(["model", "rollback", "--home", str(home.home)]) == 0
-        drop_three_with("0.2.0")
-    digests = {"0.2.0": load_bundle(default_bundle_path()).digest, "0.3.0": load_bundle(archives[3]).digest}
+        drop_three_with(shipped.version)
+    digests = {shipped.version: shipped_bundle.digest, "0.13.0": load_bundle(archives[13]).digest}
     named = {row["path"]: (row["status"], row["model_version"], row["model_digest"]) for row in home.rows()}
     assert named == {f"{number}.png": ("done", version, digests[version]) for number, version in enumerate(versions)} | {
-        "first.png": ("done", "0.2.0", digests["0.2.0"])
+        "first.png": ("done", shipped.version, digests[shipped.version])
     }

@@ -14,7 +14,8 @@ from model_build.signing import KeyPair, make_key_pair, pack_bundle, read_privat
 from support.bundles import change_manifest
 
 SERIAL = 7
-"""Of the bundle in the fixture ``good``."""
+"""Of the bundle in the fixture ``good``: above that of the bundle that ships."""
+SHIPPED_SERIAL = load_bundle(default_bundle_path()).manifest.serial
 
 
 class Maker:
