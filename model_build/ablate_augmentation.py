@@ -23,6 +23,7 @@ from model_build.evaluate import Estimate, point_scored
 from model_build.head import fit_heads, head_logits, label_probabilities
 from model_build.network import build_network
 from model_build.quantize import convert_to_int8
+from model_build.run_folder import write_whole
 from model_build.shift import AS_IT_IS, SHIFTS, ShiftedPixels
 from model_build.train import Phase, Step, Trainer
 
@@ -143,7 +144,7 @@ def run_group(
     model = train_group(config, images, cohort, on_step)
     on_stage(f"shifts ({name})", 1 + len(SHIFTS))
     logits = shifted_logits(model, images, cohort, on_advance)
-    (out / f"{name}.tflite").write_bytes(model)
+    write_whole(out / f"{name}.tflite", model)
     write_arrays(kept, logits=logits, recipe=np.array(recipe))
     return logits
 

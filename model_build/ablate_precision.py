@@ -31,6 +31,7 @@ from model_build.evaluate import Estimate
 from model_build.network import build_network, load_trunk, save_trunk
 from model_build.precision import PRECISIONS, Converted, Latencies, convert, embed, measure_latencies_ms, read_kernels
 from model_build.pruning import prune_and_fine_tune
+from model_build.run_folder import write_whole
 from model_build.train import Step
 
 PRUNED_SHARES = (0.0, 0.5, 0.75)
@@ -162,7 +163,7 @@ def convert_all(
         on_stage(f"fine-tuning ({name})", epochs * batches)
         models[name] = convert(prune(trained, share, epochs, out, on_step), "int8 per channel", representative)
     for name, converted in models.items():
-        (out / f"{name.replace(' %', '').replace(' ', '-')}.tflite").write_bytes(converted.model)
+        write_whole(out / f"{name.replace(' %', '').replace(' ', '-')}.tflite", converted.model)
     return models
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from model_build.evaluate import Estimate
+from model_build.run_folder import write_json, write_whole
 
 AUC_MARGIN = 0.005
 """A loss of AUC, or of balanced accuracy, below this is taken for none: about five images in a thousand."""
@@ -120,8 +121,7 @@ def _draw_panel(axes: Any, panel: Panel, row_count: int) -> None:
 
 
 def write_ablation(out: Path, name: str, text: str, numbers: msgspec.Struct, figure: bytes) -> None:
-    """Write ``NAME.md``, ``NAME.json`` and ``NAME.png`` into a folder, which is made."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.md").write_text(text, encoding="utf-8")
-    (out / f"{name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(numbers), indent=2))
-    (out / f"{name}.png").write_bytes(figure)
+    """Write ``NAME.md``, ``NAME.json`` and ``NAME.png`` into a folder, which is made; errors as for ``run_folder.write_whole``."""
+    write_whole(out / f"{name}.md", text.encode())
+    write_json(out / f"{name}.json", numbers)
+    write_whole(out / f"{name}.png", figure)

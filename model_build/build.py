@@ -38,6 +38,7 @@ from model_build.quantize import convert_to_int8
 from model_build.reference import fit_reference, pack_reference
 from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.report_html import write_html_report
+from model_build.run_folder import write_json, write_whole
 from model_build.teacher import load_teacher
 from model_build.train import Phase, Step, Trainer
 
@@ -228,9 +229,9 @@ class Build:
             self.trainer.use_averages()
             save_trunk(self.trainer.model, trained)
         fitted = self._fit(fold.trained_on, ~fold.held_out)
-        (self.out / f"{fold.stem}.tflite").write_bytes(fitted.model)
-        (self.out / f"{fold.stem}-heads.json").write_bytes(encode_heads(fitted.heads))
-        (self.out / f"{fold.stem}-reference.npz").write_bytes(pack_reference(fitted.reference))
+        write_whole(self.out / f"{fold.stem}.tflite", fitted.model)
+        write_whole(self.out / f"{fold.stem}-heads.json", encode_heads(fitted.heads))
+        write_whole(self.out / f"{fold.stem}-reference.npz", pack_reference(fitted.reference))
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
             "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),
@@ -238,9 +239,7 @@ class Build:
             "distances": NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out]),
             "epoch_losses": np.array(self.trainer.epoch_losses),
         }
-        part = kept.with_suffix(".part")
-        part.write_bytes(pack_arrays(**arrays))
-        part.replace(kept)
+        write_whole(kept, pack_arrays(**arrays))
 
     def _measure(self) -> tuple[Measured, NDArray[np.float32]]:
         """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
@@ -318,7 +317,7 @@ class Build:
         for fold in self.folds:
             self._measure_fold(fold, done)
         measured, logits = self._measure()
-        self.measured_path.write_bytes(msgspec.json.encode(measured))
+        write_whole(self.measured_path, msgspec.json.encode(measured))
         report, shipped = self._report(measured, logits, self._finish(done))
         return report, self._write(report, shipped)
 
@@ -399,8 +398,8 @@ class Build:
             metrics=metrics_for_manifest(measured),
             training=training,
         )
-        (self.out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2))
-        (self.out / "report.md").write_text(render_report(report, config), encoding="utf-8")
+        write_json(self.out / "report.json", report)
+        write_whole(self.out / "report.md", render_report(report, config).encode())
         write_html_report(self.out, report, config, self.images)
         bundle = load_bundle(directory)
         make_interpreter(bundle)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_build.data.images import ImageSet
 from model_build.evaluate import label_aucs
+from model_build.run_folder import write_whole
 
 # Enough to see a training go wrong, cheap enough for every epoch. The figures of the report are those of all held-out images.
 MONITORED_IMAGES = 256
@@ -59,13 +60,14 @@ class EpochLog:
             if entry.phase == done.phase and entry.epoch > done.epochs:
                 break
             kept.append(entry)
-        path.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in kept))
+        self._lines = [msgspec.json.encode(entry) + b"\n" for entry in kept]
+        write_whole(path, b"".join(self._lines))
 
     def append(self, phase: str, epoch: int, loss: float, elapsed_s: float, metrics: dict[str, float]) -> None:
-        """Add one epoch."""
+        """Add one epoch; errors as for :func:`~model_build.run_folder.write_whole`, and then the lines before it are still there."""
         entry = Epoch(phase, epoch, loss, round(elapsed_s, 1), metrics.get("monitor_loss"), metrics.get("monitor_auc"))
-        with self.path.open("ab") as stream:
-            stream.write(msgspec.json.encode(entry) + b"\n")
+        self._lines.append(msgspec.json.encode(entry) + b"\n")
+        write_whole(self.path, b"".join(self._lines))
 
 
 def read_epochs(path: Path) -> list[Epoch]:

@@ -21,6 +21,7 @@ from model_build.data.pixels import Pixels
 from model_build.evaluate import point_scored
 from model_build.measured import HeldOutOutputs, Judged
 from model_build.package import pack_arrays
+from model_build.run_folder import write_whole
 
 WORST_PER_KIND = 6
 UNKNOWN_AGE = -1
@@ -143,7 +144,7 @@ def keep_held_out(
         worst_points=worst_points,
         evidence=np.stack(maps) if maps else np.zeros((0, 1, 1), np.float32),
     )
-    path.write_bytes(pack_arrays(**asdict(kept)))
+    write_whole(path, pack_arrays(**asdict(kept)))
 
 
 def evidence_mapper(models: Sequence[MeasuredModel], pixels: Pixels) -> Callable[[int, int, str], Floats] | None:

@@ -168,7 +168,7 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
                 outputs.unlink(missing_ok=True)
     if resume and not checkpoint.exists():
         warn(f"{out}: no checkpoint yet; starting from the beginning")
-    kept_config.write_text(config_text, encoding="utf-8")
+    write_whole(kept_config, config_text.encode())
     return resume and checkpoint.exists()
 
 
