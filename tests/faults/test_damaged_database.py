@@ -33,8 +33,12 @@ FILE_COLUMNS = ("size_bytes", "mtime_ns", "ctime_ns", "inode", "path_bytes")
 def home(quick_folder: Path) -> AgentHome:
     """A home that has done its images."""
     home = AgentHome(quick_folder)
+    # The oldest record by far is one that no test takes away: an image older than every record that is left would stay where it is.
+    drop(home.inbox, "1.png", IMAGES["1.png"])
+    home.run_once()
     for name, content in IMAGES.items():
-        drop(home.inbox, name, content)
+        if name != "1.png":
+            drop(home.inbox, name, content)
     home.run_once()
     # A clash of names.
     drop(home.inbox, "0.png", image_bytes(50))
@@ -298,8 +302,9 @@ def test_an_inbox_on_another_disk_gets_its_images_back(tmp_path: Path, other_fil
     Result: the image goes back there, and comes again.
     """
     home = AgentHome(tmp_path, inbox=other_file_system / "inbox")
-    drop(home.inbox, "sub/a.png", image_bytes(1))
     drop(home.inbox, "b.png", image_bytes(2))
+    home.run_once()  # alone: an image that is older than every record that is left would stay where it is
+    drop(home.inbox, "sub/a.png", image_bytes(1))
     home.run_once()
     jsonl = home.home / "results" / "predictions.jsonl"
     jsonl.write_bytes(b"".join(line for line in jsonl.read_bytes().splitlines(keepends=True) if b"sub/a.png" not in line))
