@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from edge_agent.config_words import allowed, shown, suggestion
+from edge_agent.config_errors import allowed, shown, suggestion
 from edge_agent.errors import ConfigError
-from edge_agent.patience import real_path
+from edge_agent.files.deadline import real_path
 
 HOME_VARIABLE = "EDGE_AGENT_HOME"
 DEFAULT_HOME = Path("edge-agent-home")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, InputFault
 from edge_agent.imaging.decode import decode_image
-from edge_agent.inference.bundle import Bundle, Manifest, load_bundle
+from edge_agent.inference.bundle import Bundle, load_bundle
 from edge_agent.inference.classifier import Classifier
+from edge_agent.inference.manifest import Manifest
 from edge_agent.records import Verdict
 from model_build.config import SourceConfig, load_build_config
 from model_build.data.classes import choose_classes, targets_of

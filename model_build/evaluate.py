@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.inference.bundle import OperatingPoint
 from edge_agent.inference.decision import point_scores
+from edge_agent.inference.manifest import OperatingPoint
 
 BOOTSTRAP_DRAWS = 1000
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.bundle import OperatingPoint
 from edge_agent.inference.head import Head, LinearHead
 from edge_agent.inference.interpreter import Interpreter
+from edge_agent.inference.manifest import OperatingPoint
 from edge_agent.inference.scoring import make_scorer
 from model_build.curves import log_odds
 from model_build.data.images import LabelledFile

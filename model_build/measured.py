@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.bundle import DecisionRule, OperatingPoint
 from edge_agent.inference.decision import point_scores
 from edge_agent.inference.head import Calibration, TemperatureCalibration
+from edge_agent.inference.manifest import DecisionRule, OperatingPoint
 from model_build.calibration import ChosenCalibration, choose_calibration
 from model_build.config import BuildConfig
 from model_build.data.split import patient_folds

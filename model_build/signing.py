@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import ConfigError, ModelError
-from edge_agent.inference.bundle import BUNDLE_FILES, MANIFEST_NAME, SIGNATURE_NAME, Bundle, read_contents, verify_bundle
+from edge_agent.inference.bundle import BUNDLE_FILES, SIGNATURE_NAME, Bundle, read_contents, verify_bundle
+from edge_agent.inference.manifest import MANIFEST_NAME
 from edge_agent.inference.signature import ALGORITHM, KEY_SUFFIX, Signature, key_id_of, public_key_text, signed_message
 from model_build.run_folder import BUNDLE, write_json, write_whole
 

@@ -73,9 +73,9 @@ def command(
     from edge_agent.bench.sweep import thread_counts
     from edge_agent.bench.tables import print_result
     from edge_agent.errors import ModelError
+    from edge_agent.files.atomic import replacing
     from edge_agent.inference.bundle import default_bundle_path
     from edge_agent.inference.interpreter import installed_runtimes
-    from edge_agent.intake.placing import replacing
 
     if out is not None and not out.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {out.absolute().parent} does not exist", param_hint="--out")

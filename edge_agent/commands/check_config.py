@@ -46,7 +46,7 @@ def config_toml(config: Config) -> str:
     """Give a configuration as TOML with every key; keys that are not given stand commented out."""
     import msgspec
 
-    from edge_agent.intake.placing import printable_path
+    from edge_agent.files.names import printable_path
 
     def lines(values: dict[str, Any]) -> list[str]:
         return [f"#{key} =" if value is None else f"{key} = {msgspec.json.encode(value).decode()}" for key, value in values.items()]
@@ -97,9 +97,9 @@ def _camera_problems(config: Config) -> list[str]:
 
 def _check_model(config: Config) -> str:
     """Load the bundle and run its golden vectors, as the agent would; gives its name for people."""
+    from edge_agent.deployment.model_store import bundle_for
     from edge_agent.inference.bundle import load_bundle
     from edge_agent.inference.classifier import Classifier
-    from edge_agent.inference.installed import bundle_for
 
     choice = bundle_for(config)
     bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)

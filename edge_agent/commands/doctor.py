@@ -63,7 +63,7 @@ def _print_json(subject: Subject, findings: list[Finding]) -> None:
     import msgspec
 
     from edge_agent.doctor.finding import worst
-    from edge_agent.intake.placing import printable_path
+    from edge_agent.files.names import printable_path
 
     report = {"verdict": worst(findings), "home": printable_path(str(subject.config.home)), "user": subject.user.name, "findings": findings}
     click.echo(msgspec.json.encode(report).decode())

@@ -53,10 +53,9 @@ def command(
 ) -> None:
     """Write the records of the database to standard output, a file, or HOME/results."""
     from edge_agent.config import load_config
-    from edge_agent.intake.placing import replacing, storage_error
-    from edge_agent.store.database import Reader
-    from edge_agent.store.export import write_records
-    from edge_agent.store.ledger import DATABASE_NAME
+    from edge_agent.database.database import DATABASE_NAME, Reader
+    from edge_agent.files.atomic import replacing, storage_error
+    from edge_agent.outbox.export import write_records
 
     home = load_config(None, home=home).home
     database = home / "state" / DATABASE_NAME
@@ -89,7 +88,7 @@ def command(
 
 
 def _print_table(records: Iterator[Record], out: Path | None) -> None:
-    from edge_agent.surfaces.table import print_records
+    from edge_agent.surfaces.record_table import print_records
 
     if out is not None:
         raise click.UsageError("--format table is for reading; with --out use jsonl or csv")
@@ -97,8 +96,8 @@ def _print_table(records: Iterator[Record], out: Path | None) -> None:
 
 
 def _rebuild(home: Path) -> None:
-    from edge_agent.store.ledger import rebuild_results
-    from edge_agent.store.lock import HomeLock
+    from edge_agent.agent.home_lock import HomeLock
+    from edge_agent.upkeep.rebuild import rebuild_results
 
     # A running agent adds to the very files that are being replaced.
     lock = HomeLock(home / "state")

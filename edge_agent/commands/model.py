@@ -12,8 +12,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from edge_agent.config import Config
+    from edge_agent.deployment.model_store import InstalledModel, ModelStore
     from edge_agent.inference.bundle import Bundle
-    from edge_agent.inference.installed import InstalledModel, ModelStore
 
 SHIPPED = "shipped"
 """What a person calls the model that came with the program."""
@@ -94,11 +94,11 @@ def verify(bundle_path: Path, config_path: Path | None, home: Path | None) -> No
     import tempfile
 
     from edge_agent.config import config_of_box, load_config
+    from edge_agent.deployment.install import serial_refusal
+    from edge_agent.deployment.model_store import ModelStore
+    from edge_agent.deployment.trial import try_bundle
     from edge_agent.errors import ModelContractError
     from edge_agent.inference.bundle import read_contents, verify_bundle
-    from edge_agent.inference.installation import serial_refusal
-    from edge_agent.inference.installed import ModelStore
-    from edge_agent.inference.trial import try_bundle
 
     config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(bundle_path)
@@ -124,8 +124,8 @@ def install(archive: Path, config_path: Path | None, home: Path | None, serial: 
     The model that runs stays until the new one is whole on the disk, also through a power cut.
     """
     from edge_agent.config import config_of_box, load_config
+    from edge_agent.deployment.install import install_bundle
     from edge_agent.inference.bundle import read_contents, verify_bundle
-    from edge_agent.inference.installation import install_bundle
 
     config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(archive)
@@ -147,7 +147,7 @@ def activate(name: str, config_path: Path | None, home: Path | None) -> None:
     came with the program.
     """
     from edge_agent.config import config_of_box, load_config
-    from edge_agent.inference.installation import activate_installed, activate_shipped
+    from edge_agent.deployment.install import activate_installed, activate_shipped
 
     config = load_config(config_of_box(config_path, home), home=home)
     store = _open_store(config)
@@ -180,8 +180,8 @@ def read_listing(config: Config) -> Listing:
     ModelError, StorageError
         If the pointer file, or the bundle that ships, can not be read.
     """
+    from edge_agent.deployment.model_store import ModelStore
     from edge_agent.inference.bundle import default_bundle_path, load_bundle
-    from edge_agent.inference.installed import ModelStore
 
     pointer = ModelStore(config.home).read()
     back = [model and model.digest for model in pointer.to_return_to()[:1]]
@@ -242,8 +242,8 @@ def _named(bundle: Bundle) -> str:
 
 def _open_store(config: Config) -> ModelStore:
     """Open the models of an existing home for changes, as the user to whom the home belongs."""
+    from edge_agent.deployment.model_store import ModelStore
     from edge_agent.errors import ConfigError
-    from edge_agent.inference.installed import ModelStore
 
     if not config.home.is_dir():
         raise ConfigError(f"there is no home folder {config.home}: start the agent once, or name its home with --home")

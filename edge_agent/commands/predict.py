@@ -60,12 +60,12 @@ def command(paths: tuple[str, ...], bundle_path: Path | None, form: Literal["tab
     with _progress(len(targets)) as advance:
         records = classify_targets(bundle, targets, advance)
         if form != "table":
-            from edge_agent.store.export import write_records
+            from edge_agent.outbox.export import write_records
 
             write_records(records, form, sys.stdout.buffer)
             return
         shown = list(records)
-    from edge_agent.surfaces.table import print_records
+    from edge_agent.surfaces.record_table import print_records
 
     print_records(shown, sys.stdout)
     click.echo(f"\ndecision support for triage, not a diagnosis; model made for: {bundle.manifest.population}")
@@ -116,7 +116,7 @@ def _files_below(folder: str) -> list[str]:
 
 
 def _free_name(image: Path, taken: set[Path]) -> Path:
-    from edge_agent.intake.placing import fit_name
+    from edge_agent.files.names import fit_name
 
     for count in range(1, len(taken) + 2):
         heatmap = image.with_name(fit_name(image.name, ".heatmap.png", f"-{count}" if count > 1 else ""))
@@ -177,10 +177,10 @@ def _examine(target: Target, classifier: Classifier) -> Record:
     import time
     from datetime import UTC, datetime
 
+    from edge_agent.agent.classify import classify_content, rejected_record
     from edge_agent.config import ImagingConfig
     from edge_agent.errors import InputFault
     from edge_agent.records import Arrival, Timing
-    from edge_agent.worker import classify_content, rejected_record
 
     # It has not settled in an inbox, so there is no stamp to hold it to.
     arrival = Arrival(
@@ -232,7 +232,7 @@ class _DrawingClassifier:
     def classify(self, frame: Frame) -> Verdict:
         from PIL import Image, PngImagePlugin
 
-        from edge_agent.intake.placing import replacing, storage_error
+        from edge_agent.files.atomic import replacing, storage_error
 
         verdict, picture = self._classifier.classify_with_heatmap(frame)
         try:

@@ -23,7 +23,7 @@ def command(
     """
     import msgspec
 
-    from edge_agent.agent import Agent
+    from edge_agent.agent.agent import Agent
     from edge_agent.config import Config, load_config
     from edge_agent.surfaces.log import configure_logging, thread_faults_logged
 

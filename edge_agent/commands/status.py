@@ -12,7 +12,7 @@ import msgspec
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from edge_agent.store.database import Reader
+    from edge_agent.database.database import Reader
 
 
 _SHOWN_EVENTS = 5
@@ -77,9 +77,9 @@ def read_status(home: Path) -> Status:
     StorageError
         If no agent has run on this home folder, or its database can not be read.
     """
+    from edge_agent.agent.home_lock import lock_holder
+    from edge_agent.database.database import DATABASE_NAME
     from edge_agent.errors import StorageError
-    from edge_agent.store.ledger import DATABASE_NAME
-    from edge_agent.store.lock import lock_holder
     from edge_agent.surfaces.state import read_state
 
     try:
@@ -97,9 +97,8 @@ def read_status(home: Path) -> Status:
 
 
 def _read_all(home: Path) -> Status:
-    from edge_agent.store.database import Reader
-    from edge_agent.store.ledger import DATABASE_NAME
-    from edge_agent.store.lock import lock_holder
+    from edge_agent.agent.home_lock import lock_holder
+    from edge_agent.database.database import DATABASE_NAME, Reader
     from edge_agent.surfaces.state import read_state
 
     state = home / "state"
@@ -152,8 +151,8 @@ def _count_waiting(reader: Reader, about: _About) -> int | None:
     from itertools import islice
 
     from edge_agent.errors import SourceGoneError
+    from edge_agent.files.deadline import NoAnswerError, ask_within
     from edge_agent.intake.scan import BATCH_FILES, IgnoreRule, scan_folder
-    from edge_agent.patience import NoAnswerError, ask_within
 
     count = 0
     seen = scan_folder(Path(about.inbox), IgnoreRule(about.ignore))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from edge_agent.bench.board import read_integer, read_text
 from edge_agent.doctor.finding import Finding, ok, problem, warning
-from edge_agent.intake.presence import Mount
+from edge_agent.files.mounts import Mount
 
 Role = Literal["home", "inbox"]
 

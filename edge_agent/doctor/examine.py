@@ -12,6 +12,7 @@ import msgspec
 from edge_agent.bench.board import read_board
 from edge_agent.bench.condition import read_state
 from edge_agent.config import WRITTEN_FOLDERS, Config
+from edge_agent.database.database import DATABASE_NAME
 from edge_agent.doctor.access import User, home_findings, inbox_findings, user_finding
 from edge_agent.doctor.board import board_findings
 from edge_agent.doctor.clock import clock_findings
@@ -28,10 +29,10 @@ from edge_agent.doctor.service import (
 )
 from edge_agent.doctor.trial import Trial
 from edge_agent.errors import SourceGoneError
+from edge_agent.files.mounts import Mount
 from edge_agent.intake.capture import source_kind, without_password
-from edge_agent.intake.presence import Mount, check_present
-from edge_agent.store.ledger import DATABASE_NAME
-from edge_agent.store.results import JSONL_NAME
+from edge_agent.intake.presence import check_present
+from edge_agent.outbox.results import JSONL_NAME
 
 _ANSWER_S = 2.0
 """How long a disk or a server may take to answer."""

@@ -9,11 +9,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from edge_agent.agent.home_lock import lock_holder
+from edge_agent.database.database import DATABASE_NAME, Reader
 from edge_agent.doctor.finding import Finding, ok, problem, warning
 from edge_agent.errors import StorageError
-from edge_agent.store.database import Reader
-from edge_agent.store.ledger import DATABASE_NAME
-from edge_agent.store.lock import lock_holder
 from edge_agent.surfaces.crash_log import KEPT_NAME
 from edge_agent.surfaces.state import read_state
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from edge_agent.doctor.finding import Finding
-from edge_agent.intake.placing import printable_path
+from edge_agent.files.names import printable_path
 
 _PLAIN_WIDTH = 120
 """Columns where the output is no terminal and nobody has set COLUMNS."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.imaging.quality import QUALITY_MESSAGES
-from edge_agent.inference.bundle import Manifest, OperatingPoint
+from edge_agent.inference.manifest import Manifest, OperatingPoint
 from edge_agent.records import NO_FINDING, Decision, Reason, probability_text
 
 SCORE_DIGITS = 6

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_agent.config import CameraConfig
 from edge_agent.errors import CameraGoneError, ConfigError, EdgeAgentError, SourceGoneError, StorageError
+from edge_agent.files.atomic import storage_error, sync_folder
 from edge_agent.intake.capture import (
     Capture,
     CaptureEnd,
@@ -27,7 +28,6 @@ from edge_agent.intake.capture import (
     source_kind,
     without_password,
 )
-from edge_agent.intake.placing import storage_error, sync_folder
 from edge_agent.intake.stillness import StillScene
 
 _log = logging.getLogger(__name__)

@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from edge_agent.config import IntakeConfig
+from edge_agent.files.deadline import NoAnswerError, ask_within
+from edge_agent.files.mounts import Mount, mounts_below
+from edge_agent.files.stamp import Stamp
 from edge_agent.intake import presence
-from edge_agent.intake.presence import AWAY_ERRNOS, Mount, check_present, mounts_below, source_gone
+from edge_agent.intake.presence import AWAY_ERRNOS, check_present, source_gone
 from edge_agent.intake.scan import SLACK, IgnoreRule, Listing, Seen, Unreadable
-from edge_agent.intake.settle import AttentiveClock, SettleTable, Stamp
-from edge_agent.patience import NoAnswerError, ask_within
+from edge_agent.intake.settle import AttentiveClock, SettleTable
 from edge_agent.records import Arrival
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from edge_agent.errors import InputFault, SourceGoneError
+from edge_agent.files.open_beneath import open_folder
+from edge_agent.files.stamp import Stamp
 from edge_agent.intake.presence import check_present
-from edge_agent.intake.settle import Stamp
 from edge_agent.records import Arrival
 
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -22,32 +23,6 @@ _COMPARED_BYTES = 1024 * 1024
 
 class StillChangingError(Exception):
     """A file is not, or did not stay, what it was when it settled: it must settle again. Nobody's fault."""
-
-
-def open_folder(root: Path, parts: tuple[str, ...]) -> int:
-    """Open the folder ``parts`` below ``root`` without following a symbolic link on the way.
-
-    A path is checked and used at different times; whoever may write to the inbox could swap a sub-folder for a link in between. What
-    is done relative to this descriptor stays inside the inbox.
-
-    Returns
-    -------
-    int
-        A descriptor for ``dir_fd=``; the caller closes it.
-
-    Raises
-    ------
-    OSError
-        If a folder is gone (``ENOENT``) or is no folder any more (``ELOOP``, ``ENOTDIR``).
-    """
-    descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for part in parts:
-        try:
-            below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        descriptor = below
-    return descriptor
 
 
 def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:

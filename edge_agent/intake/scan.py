@@ -12,9 +12,9 @@ from os import scandir
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_agent.files.deadline import NoAnswerError, ask_within
+from edge_agent.files.stamp import Order, Stamp
 from edge_agent.intake.presence import source_gone
-from edge_agent.intake.settle import Order, Stamp
-from edge_agent.patience import NoAnswerError, ask_within
 
 _log = logging.getLogger(__name__)
 

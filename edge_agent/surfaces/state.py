@@ -38,7 +38,7 @@ def state_path(state: Path) -> Path:
 def read_state(state: Path) -> AgentState | None:
     """Read what the agent of a home folder last said; None where nothing readable is there.
 
-    It is news only while that agent runs: compare ``pid`` with :func:`edge_agent.store.lock.lock_holder`.
+    It is news only while that agent runs: compare ``pid`` with :func:`edge_agent.agent.home_lock.lock_holder`.
     """
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(state_path(state).read_bytes().rstrip(b"\0 \n"), type=AgentState)

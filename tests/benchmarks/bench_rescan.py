@@ -15,9 +15,9 @@ from pathlib import Path
 from reporting import Measured, arguments, at_most, median, print_report
 
 from edge_agent.bench.arrivals import disk_folder, write_config
+from edge_agent.database.database import Database, Reader, Settlement
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.records import Arrival, ModelIdentity, Record
-from edge_agent.store.database import Database, Reader, Settlement
 
 ROUNDS = 5
 FILES_PER_FOLDER = 1000

@@ -16,11 +16,11 @@ import pytest
 from support.agents import AgentHome, doing, drop, image_bytes, wait_until
 from support.recoverer import killed_at
 
-from edge_agent.intake.disposal import NOTE_SUFFIX
-from edge_agent.store.database import Reader
-from edge_agent.store.events import Event
-from edge_agent.store.ledger import DATABASE_NAME, Ledger
-from edge_agent.store.soundness import suspicion
+from edge_agent.agent.ledger import Ledger
+from edge_agent.database.database import DATABASE_NAME, Reader
+from edge_agent.database.events import Event
+from edge_agent.database.integrity import suspicion
+from edge_agent.outbox.disposal import NOTE_SUFFIX
 
 PAGE_BYTES = 4096
 IMAGES = {f"{seed}.png": image_bytes(seed) for seed in range(4)}

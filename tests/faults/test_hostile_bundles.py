@@ -20,9 +20,10 @@ from support.killer_model import make_killer_model
 from support.signed import SERIAL, SHIPPED_SERIAL, Maker, check_is_sound, folders, install
 
 from edge_agent import cli
+from edge_agent.deployment import install as installation
+from edge_agent.deployment import trial
+from edge_agent.deployment.model_store import ModelStore
 from edge_agent.errors import ModelError
-from edge_agent.inference import installation, trial
-from edge_agent.inference.installed import ModelStore
 from model_build.signing import read_private_key
 
 

@@ -12,8 +12,8 @@ from support.agent_process import run_agent, start_agent
 from support.agents import AgentHome, drop, image_bytes, wait_until
 from support.disks import LoopDisk, remount
 
+from edge_agent.agent.home_lock import lock_holder
 from edge_agent.commands.status import read_status
-from edge_agent.store.lock import lock_holder
 from edge_agent.surfaces.state import read_state
 
 DONE = "/done/"
@@ -37,7 +37,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     "a sidecar that finds no space": ({"call": "file.write", "where": ".png.json.tmp", "error": "ENOSPC"}, "disk_full"),
     "a sidecar that can not be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
     "a disk that does not take what was written": (
-        {"call": "edge_agent.store.results.sync_file_system", "error": "EIO"},
+        {"call": "edge_agent.outbox.results.sync_file_system", "error": "EIO"},
         "storage_error",
     ),
     "an inbox that is there and can not be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "inbox_away"),

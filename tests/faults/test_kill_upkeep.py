@@ -7,14 +7,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import edge_agent.store
 import pytest
 from support.agent_process import KILL_POINTS, run_agent, start_agent
 from support.agents import AgentHome, doing, image_bytes, wait_until
 from support.killing import AT_WORK, CROSSING, DELETING, check_all_is_there_once, drop_all, kill_at, some_images
 from support.reckoning import read_rows
 
-import edge_agent.store
-from edge_agent.store.schema import SCHEMA_VERSION
+from edge_agent.database.schema import SCHEMA_VERSION
 
 MIGRATING = [("before a migration", 1), *(("inside a migration", nth) for nth in (2, 4, 6)), ("after a migration", 1)]
 REBUILDING = [

@@ -13,9 +13,9 @@ from support.disks import LoopDisk, NoDisksError, fill, memory_disk
 from support.model_installer import KILL_POINTS, NEW_FOR_GOOD_FROM, NEW_FROM, run_install, start_install
 from support.signed import Maker, check_is_sound, folders, install
 
+from edge_agent.deployment import install as installation
+from edge_agent.deployment.model_store import POINTER_NAME, ModelStore
 from edge_agent.errors import StorageAwayError
-from edge_agent.inference import installation
-from edge_agent.inference.installed import POINTER_NAME, ModelStore
 
 OLD, NEW, KILLED = 13, 14, -9
 DISK_MIB = 24
@@ -203,7 +203,7 @@ def test_an_installed_model_that_was_damaged_is_repaired_by_installing_it_again(
 def install_as_root(archive: Path, home: Path) -> subprocess.CompletedProcess[str]:
     """Install in a process of its own, which may give up its rights; the model is not tried, as this Python may be root's alone."""
     code = (
-        "import sys; from edge_agent import cli; from edge_agent.inference import installation, trial\n"
+        "import sys; from edge_agent import cli; from edge_agent.deployment import install as installation, trial\n"
         "installation.try_bundle = lambda *_: None\n"
         "import cryptography.hazmat.primitives.asymmetric.ed25519, pwd, encodings.idna\n"
         "sys.exit(cli.main(['model', 'install', sys.argv[1], '--home', sys.argv[2]]))"

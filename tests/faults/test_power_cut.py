@@ -33,7 +33,7 @@ def test_many_power_cuts_lose_nothing(disks: None) -> None:
     "broken",
     [
         pytest.param({"sql_instead": NO_SYNC}, id="the database does not wait for the disk"),
-        pytest.param({"stubs": ["edge_agent.intake.disposal.Disposal.secure"]}, id="images are not waited for"),
+        pytest.param({"stubs": ["edge_agent.outbox.disposal.Disposal.secure"]}, id="images are not waited for"),
     ],
 )
 def test_the_proof_can_fail(disks: None, broken: dict[str, object]) -> None:

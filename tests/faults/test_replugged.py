@@ -8,7 +8,7 @@ import pytest
 from support.agents import AgentHome, drop, image_bytes
 from support.disks import LoopDisk, scratch
 
-from edge_agent import agent as agent_module
+from edge_agent.agent import agent as agent_module
 
 
 def test_images_are_seen_at_once_on_a_stick_that_was_out_for_a_moment(disks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

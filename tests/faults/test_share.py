@@ -15,9 +15,9 @@ import pytest
 from support.agents import AgentHome, FakeClassifier, doing, drop, image_bytes, wait_until
 from support.share import NoShareError, Share
 
-from edge_agent import agent as agent_module
 from edge_agent import cli
-from edge_agent import session as session_module
+from edge_agent.agent import agent as agent_module
+from edge_agent.agent import session as session_module
 from edge_agent.commands import status as status_command
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import presence

@@ -19,10 +19,10 @@ import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
 from support.notify import listening
 
-from edge_agent import session as session_module
+from edge_agent.agent import session as session_module
+from edge_agent.agent.session import Session
 from edge_agent.errors import InferenceError
-from edge_agent.intake import disposal as disposal_module
-from edge_agent.session import Session
+from edge_agent.outbox import disposal as disposal_module
 from edge_agent.surfaces import systemd
 
 

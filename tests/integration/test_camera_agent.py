@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_agent.agent import Agent
+from edge_agent.agent.agent import Agent
 from edge_agent.config import CameraConfig, Config, IntakeConfig
 from edge_agent.errors import ConfigError
 from edge_agent.imaging.preprocess import InputContract

@@ -11,11 +11,11 @@ import pytest
 from support.agents import AgentHome, drop, image_bytes
 from support.notify import listening
 
-from edge_agent import agent as agent_module
-from edge_agent.agent import Agent
+from edge_agent.agent import agent as agent_module
+from edge_agent.agent.agent import Agent
+from edge_agent.database import database, integrity
+from edge_agent.database.database import Database
 from edge_agent.errors import EdgeAgentError
-from edge_agent.store import database, soundness
-from edge_agent.store.database import Database
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_stop_does_not_wait_for_the_end_of_it(home: AgentHome, caplog: pytest.
 
 
 def test_sqlite_itself_is_interrupted(home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundness, "_PROGRESS_STEPS", 10)
+    monkeypatch.setattr(integrity, "_PROGRESS_STEPS", 10)
     monkeypatch.setattr(database, "read_ahead", lambda *_: None)
 
     def give_up() -> None:

@@ -13,13 +13,14 @@ from support.bundles import replace_file
 from support.killer_model import make_killer_model
 from support.signed import Maker, check_is_sound, folders
 
-from edge_agent import config, session
-from edge_agent.agent import load_classifiers
+from edge_agent import config
+from edge_agent.agent import session
+from edge_agent.agent.agent import load_classifiers
 from edge_agent.cli import main
 from edge_agent.commands.status import read_status
-from edge_agent.inference import installation
+from edge_agent.deployment import install as installation
+from edge_agent.deployment.model_store import ModelStore
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
-from edge_agent.inference.installed import ModelStore
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from edge_agent.commands.check_config import config_toml
 from edge_agent.commands.predict import find_targets
 from edge_agent.config import load_config
 from edge_agent.inference.bundle import default_bundle_path
+from edge_agent.outbox.export import CSV_COLUMNS
 from edge_agent.records import Record
-from edge_agent.store.export import CSV_COLUMNS
 from model_build.data.phantom import save_phantom
 
 

@@ -20,16 +20,16 @@ import msgspec
 import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
 
-from edge_agent import agent as agent_module
-from edge_agent import session as session_module
-from edge_agent.agent import Agent
+from edge_agent.agent import agent as agent_module
+from edge_agent.agent import free_space as space
+from edge_agent.agent import session as session_module
+from edge_agent.agent.agent import Agent
+from edge_agent.agent.ledger import Ledger
+from edge_agent.agent.session import Session
 from edge_agent.config import CameraConfig, Config, StorageConfig
+from edge_agent.deployment.model_store import InstalledModel, ModelStore
 from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, InferenceError, ModelError, StorageAwayError
-from edge_agent.inference.installed import InstalledModel, ModelStore
 from edge_agent.records import ModelIdentity
-from edge_agent.session import Session
-from edge_agent.store import space
-from edge_agent.store.ledger import Ledger
 from edge_agent.surfaces.state import AgentState, read_state
 
 

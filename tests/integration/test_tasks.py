@@ -19,10 +19,11 @@ from support.bundles import LABELS, change_manifest, drawn_heads, golden_films, 
 
 from edge_agent.cli import main
 from edge_agent.imaging.decode import decode_image
-from edge_agent.inference.bundle import Bundle, DecisionRule, OperatingPoint, default_bundle_path, load_bundle
+from edge_agent.inference.bundle import Bundle, default_bundle_path, load_bundle
 from edge_agent.inference.classifier import Classifier
 from edge_agent.inference.decision import SCORE_DIGITS
 from edge_agent.inference.heatmap import draw_heatmap
+from edge_agent.inference.manifest import DecisionRule, OperatingPoint
 from edge_agent.inference.scoring import make_scorer
 from edge_agent.records import NO_FINDING, Frame, Record, Task, Verdict, probability_text
 from model_build.data.phantom import save_phantom

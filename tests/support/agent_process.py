@@ -39,22 +39,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import PIL.PngImagePlugin  # noqa: F401 - loaded once, before the forks
 import watchdog.observers  # noqa: F401
 
-import edge_agent.agent
+import edge_agent.agent.agent
+import edge_agent.agent.classify
+import edge_agent.agent.session
 import edge_agent.commands.export
 import edge_agent.commands.run
 import edge_agent.commands.status
 import edge_agent.imaging.decode
 import edge_agent.intake.folder
 import edge_agent.intake.watch
-import edge_agent.session
-import edge_agent.worker
 from edge_agent import cli
-from edge_agent.agent import Agent, load_classifiers
-from edge_agent.intake import disposal
-from edge_agent.session import Session
-from edge_agent.store import database, ledger, results, retention, schema
-from edge_agent.store.results import ResultFiles
-from edge_agent.worker import Worker
+from edge_agent.agent import ledger
+from edge_agent.agent.agent import Agent, load_classifiers
+from edge_agent.agent.session import Session
+from edge_agent.agent.worker import Worker
+from edge_agent.database import database, schema
+from edge_agent.outbox import disposal, results
+from edge_agent.outbox.results import ResultFiles
+from edge_agent.upkeep import retention
 from support.agents import SETTLE_S, FakeClassifier
 from support.faulty_calls import inject, replace_sql, stub
 from support.forking import ForkedProcess, ForkServer, serve
@@ -112,8 +114,8 @@ def main(settings: dict[str, Any]) -> int:
     heartbeat_s = settings.get("heartbeat_s", 1.0)
     replaced: dict[str, Any] = {"HEARTBEAT_S": heartbeat_s, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
     for name, value in replaced.items():
-        setattr(edge_agent.agent, name, value)
-    edge_agent.session.HEARTBEAT_S = heartbeat_s
+        setattr(edge_agent.agent.agent, name, value)
+    edge_agent.agent.session.HEARTBEAT_S = heartbeat_s
     arguments = settings.get("command") or _run_command(settings)
     inject(settings.get("faults", []))
     replace_sql(settings.get("sql_instead", {}))
@@ -186,7 +188,7 @@ def put_poison(columns: int, number: int) -> None:
             time.sleep(60)  # the signal may reach another thread first
         return frame
 
-    setattr(edge_agent.worker, "decode_image", decode)  # noqa: B010 - to mypy the module does not export it
+    setattr(edge_agent.agent.classify, "decode_image", decode)  # noqa: B010 - to mypy the module does not export it
 
 
 def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edge_agent.agent import Agent
+from edge_agent.agent.agent import Agent
+from edge_agent.agent.home_lock import lock_holder
 from edge_agent.config import Config, IntakeConfig, ModelConfig, StorageConfig
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
-from edge_agent.store.lock import lock_holder
 from edge_agent.surfaces.state import read_state
 
 SETTLE_S = 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import cli
-from edge_agent.inference.installed import ModelStore
+from edge_agent.deployment.model_store import ModelStore
 
 Members = list[tuple[zipfile.ZipInfo, bytes]]
 

@@ -3,7 +3,7 @@
 A fault is told as one JSON object, the setting ``faults`` of ``support.agent_process`` is a list of them:
 
 ``call``    what fails: the dotted name of any function (``os.open``, ``os.rename``, ``pathlib.Path.replace``,
-            ``edge_agent.store.results.sync_file_system``); or ``file.read``, ``file.write``, ``file.flush`` of what Python's ``open``
+            ``edge_agent.outbox.results.sync_file_system``); or ``file.read``, ``file.write``, ``file.flush`` of what Python's ``open``
             gives; or ``sqlite.execute``
 ``error``   the name of an errno (``EIO``, ``ENOSPC``, ``EROFS``), or SQLite's (``SQLITE_IOERR_FSYNC``, ``SQLITE_FULL``, ``SQLITE_BUSY``)
 ``where``   only calls whose path (or SQL) contains this; a descriptor's path is looked up

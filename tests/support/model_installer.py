@@ -20,8 +20,8 @@ import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401 - loaded 
 
 from edge_agent import cli
 from edge_agent.commands import model  # noqa: F401 - loaded before it is forked
-from edge_agent.inference import installation
-from edge_agent.inference.installed import ModelStore
+from edge_agent.deployment import install as installation
+from edge_agent.deployment.model_store import ModelStore
 from support.agent_process import put_kill_point
 from support.faulty_calls import inject, stub
 from support.forking import ForkedProcess, ForkServer, serve
@@ -49,7 +49,7 @@ def main(settings: dict[str, Any]) -> int:
     for name in settings.get("stubs", []):
         stub(name)
     if not settings.get("trial"):
-        stub("edge_agent.inference.installation.try_bundle")
+        stub("edge_agent.deployment.install.try_bundle")
     inject(settings.get("faults", []))
     if kill_at := settings.get("kill_at"):
         put_kill_point(*KILL_POINTS[kill_at])

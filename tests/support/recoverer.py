@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from edge_agent.store.ledger import Ledger
+from edge_agent.agent.ledger import Ledger
 from support.forking import ForkServer, serve
 
 STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "sqlite3.connect", "open")

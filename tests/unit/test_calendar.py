@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import make_arrival, make_record
 
-from edge_agent.store.calendar import BELIEVED_S, DAY_S, Calendar
-from edge_agent.store.database import Database
-from edge_agent.store.expiry import keep_calendar, last_id_before
+from edge_agent.database.calendar import BELIEVED_S, DAY_S, Calendar
+from edge_agent.database.database import Database
+from edge_agent.database.old_records import keep_calendar, last_id_before
 
 START = datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()
 YEAR_S = 365 * DAY_S

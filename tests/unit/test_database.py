@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import MODEL, NOON, make_arrival, make_record
 
+from edge_agent.database import database as database_module
+from edge_agent.database import events as events_module
+from edge_agent.database import schema as schema_module
+from edge_agent.database.attempts import Attempt
+from edge_agent.database.database import Database, Reader, Settlement
+from edge_agent.database.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
+from edge_agent.database.schema import SCHEMA_VERSION
 from edge_agent.errors import DiskFullError, StorageError
-from edge_agent.intake.settle import Stamp
+from edge_agent.files.stamp import Stamp
 from edge_agent.records import Reason, Timing
-from edge_agent.store import database as database_module
-from edge_agent.store import events as events_module
-from edge_agent.store import schema as schema_module
-from edge_agent.store.attempts import Attempt
-from edge_agent.store.database import Database, Reader, Settlement
-from edge_agent.store.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
-from edge_agent.store.schema import SCHEMA_VERSION
 
 MIGRATIONS = Path(schema_module.__file__).with_name("migrations")
 

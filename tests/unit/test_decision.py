@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.imaging.quality import QUALITY_MESSAGES
-from edge_agent.inference.bundle import DecisionRule, Manifest, OperatingPoint
 from edge_agent.inference.decision import SCORE_DIGITS, Judgement, decide, point_scores
+from edge_agent.inference.manifest import DecisionRule, Manifest, OperatingPoint
 from edge_agent.records import NO_FINDING, Task
 
 

@@ -10,8 +10,8 @@ import pytest
 from support.agents import arrival_of, make_record
 
 from edge_agent.errors import StorageError
-from edge_agent.intake import disposal as disposal_module
-from edge_agent.intake.disposal import Disposal
+from edge_agent.outbox import disposal as disposal_module
+from edge_agent.outbox.disposal import Disposal
 from edge_agent.records import Reason, Record
 
 BAD = Reason("truncated", "The end of the image is missing. Copy it again.")

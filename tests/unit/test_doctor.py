@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from support.agents import AgentHome, drop, image_bytes
 
+from edge_agent.agent.home_lock import HomeLock
 from edge_agent.bench.board import Board, read_board
 from edge_agent.bench.condition import BoardState, read_state
 from edge_agent.config import Config, IntakeConfig
@@ -24,8 +25,7 @@ from edge_agent.doctor.finding import Finding, ok, problem, warning, worst
 from edge_agent.doctor.program import config_finding, model_findings, package_findings, python_findings
 from edge_agent.doctor.service import agent_finding, agent_umask, crash_finding, database_findings, running_agent, unit_verdict
 from edge_agent.doctor.trial import Outcome, decode_config, encode_config
-from edge_agent.intake.presence import Mount
-from edge_agent.store.lock import HomeLock
+from edge_agent.files.mounts import Mount
 from edge_agent.surfaces.state import StateFile
 
 AGENT = User("edge-agent", is_agent=True)

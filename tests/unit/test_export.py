@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from support.agents import NOON, make_arrival, make_record
 
+from edge_agent.database.database import Database
 from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.outbox import results as results_module
+from edge_agent.outbox.export import CSV_COLUMNS, CSV_HEADER, csv_lines, jsonl_line, write_records
+from edge_agent.outbox.results import Mark, ResultFiles
 from edge_agent.records import Reason, Record
-from edge_agent.store import results as results_module
-from edge_agent.store.database import Database
-from edge_agent.store.export import CSV_COLUMNS, CSV_HEADER, csv_lines, jsonl_line, write_records
-from edge_agent.store.results import Mark, ResultFiles
 
 DAY_CSV = "predictions-2026-07-01.csv"
 

@@ -15,11 +15,11 @@ from support.agents import wait_until
 
 from edge_agent.config import IntakeConfig
 from edge_agent.errors import SourceGoneError
+from edge_agent.files.mounts import Mount
 from edge_agent.intake import folder as folder_module
 from edge_agent.intake import scan as scan_module
 from edge_agent.intake import watch as watch_module
 from edge_agent.intake.folder import FolderIntake
-from edge_agent.intake.presence import Mount
 from edge_agent.intake.scan import Seen
 from edge_agent.records import Arrival
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from support.agents import AgentHome, make_arrival, make_record
 
-from edge_agent import session as session_module
-from edge_agent.crew import GROUP_S, GROUP_SIZE
-from edge_agent.session import Session
-from edge_agent.suspects import Suspects
-from edge_agent.worker import Outcome
+from edge_agent.agent import session as session_module
+from edge_agent.agent.quarantine import Suspects
+from edge_agent.agent.session import Session
+from edge_agent.agent.worker import Outcome
+from edge_agent.agent.worker_pool import GROUP_S, GROUP_SIZE
 
 WORKERS = 2
 

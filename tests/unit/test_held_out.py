@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from support.run_folders import draw_run
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.bundle import OperatingPoint
+from edge_agent.inference.manifest import OperatingPoint
 from model_build.held_out import read_held_out, worst_mistakes
 
 POINTS = [OperatingPoint(labels=[label], threshold=0.5, target="tests", review_low=0.4, review_high=0.6) for label in ("Effusion", "Mass")]

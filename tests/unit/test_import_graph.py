@@ -131,11 +131,11 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
         ("edge_agent/imaging/decode.py", "def f():\n    from edge_agent.inference import head", arrows_back),
         ("edge_agent/imaging/decode.py", "from ..store import database", arrows_back),
         ("edge_agent/records.py", "import edge_agent.imaging.preprocess", arrows_back),
-        ("edge_agent/store/export.py", "from edge_agent import agent", arrows_back),
+        ("edge_agent/outbox/export.py", "from edge_agent import agent", arrows_back),
         ("edge_agent/intake/folder.py", "import sqlite3", forbidden),
         ("edge_agent/inference/head.py", "from sklearn.linear_model import LogisticRegression", forbidden),
-        ("edge_agent/agent.py", "import model_build.train", forbidden),
-        ("model_build/train.py", "from edge_agent.store.database import Database", forbidden),
+        ("edge_agent/agent/agent.py", "import model_build.train", forbidden),
+        ("model_build/train.py", "from edge_agent.database.database import Database", forbidden),
         ("edge_agent/imaging/decode.py", "from edge_agent.imaging import dicom", cycle),
         ("edge_agent/helpers/paths.py", "", unknown_rooms),
     ],
@@ -144,8 +144,8 @@ def test_each_rule_sees_what_it_forbids(tmp_path: Path, file: str, text: str, ru
     tree = {
         "edge_agent/imaging/dicom.py": "from .decode import decode_image",
         "edge_agent/inference/head.py": "from edge_agent.imaging import dicom\nfrom edge_agent.records import Scores",
-        "edge_agent/store/database.py": "import sqlite3",
-        "edge_agent/agent.py": "from edge_agent.store import database",
+        "edge_agent/database/database.py": "import sqlite3",
+        "edge_agent/agent/agent.py": "from edge_agent.store import database",
         "edge_agent/records.py": "",
     }
     for name, content in tree.items():

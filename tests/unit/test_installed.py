@@ -14,10 +14,10 @@ import pytest
 from support.bundles import change_manifest
 
 from edge_agent.config import Config, ModelConfig
+from edge_agent.deployment import install, model_store
+from edge_agent.deployment.model_store import KEPT_MODELS, InstalledModel, ModelStore, bundle_for, load_configured_bundle
 from edge_agent.errors import ModelError, StorageAwayError
-from edge_agent.inference import installation, installed
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
-from edge_agent.inference.installed import KEPT_MODELS, InstalledModel, ModelStore, bundle_for, load_configured_bundle
 
 Add = Callable[[int], InstalledModel]
 
@@ -37,7 +37,7 @@ def add(store: ModelStore) -> Add:
         change_manifest(directory, lambda manifest: manifest.update(serial=serial))
         bundle = load_bundle(directory)
         with store.changing() as pointer:
-            pointer = installation._with_installed(pointer, bundle, directory)
+            pointer = install._with_installed(pointer, bundle, directory)
             store.write(pointer)
         model = pointer.find(bundle.digest)
         assert model is not None
@@ -129,7 +129,7 @@ def test_rollback_passes_over_a_model_whose_files_are_not_whole(spoil: Callable[
 
 def test_from_the_shipped_model_a_rollback_brings_back_the_installed_one(store: ModelStore, add: Add) -> None:
     add(3)
-    installation.activate_shipped(store)
+    install.activate_shipped(store)
     assert store.active() is None
     assert serial_of(store.rollback("a test")) == 3
     assert serial_of(store.rollback("again")) is None  # the last resort, also where history does not name it
@@ -196,7 +196,7 @@ def test_a_path_in_the_pointer_does_not_lead_out_of_the_folder(store: ModelStore
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(store: ModelStore, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add(3)
-    monkeypatch.setattr(installed, "LOCK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(model_store, "LOCK_PATIENCE_S", 0.05)
     with store.changing(), pytest.raises(StorageAwayError, match="another program is changing the models"):
         ModelStore(store.folder.parents[1]).rollback("x")
     assert store.rollback("x") is None

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.agent import home_lock as lock_module
+from edge_agent.agent.home_lock import HomeLock, lock_holder
 from edge_agent.errors import StorageError
-from edge_agent.store import lock as lock_module
-from edge_agent.store.lock import HomeLock, lock_holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from edge_agent.store.lock import HomeLock
+from edge_agent.agent.home_lock import HomeLock
 lock = HomeLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import DiskFullError, StorageError
-from edge_agent.intake.placing import fit_name, make_folder, names_for, printable_path, replacing, storage_error
+from edge_agent.files.atomic import make_folder, replacing, storage_error
+from edge_agent.files.names import fit_name, names_for, printable_path
 
 
 def test_names_are_tried_best_first() -> None:

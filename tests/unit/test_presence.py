@@ -15,11 +15,12 @@ import pytest
 from support.disks import NoDisksError, memory_disk
 from support.share import NoShareError, Share
 
-from edge_agent import patience
 from edge_agent.errors import SourceGoneError
+from edge_agent.files import deadline as patience
+from edge_agent.files.deadline import real_path
+from edge_agent.files.mounts import Mount, mounts_below
 from edge_agent.intake import presence
-from edge_agent.intake.presence import Mount, check_present, mounts_below
-from edge_agent.patience import real_path
+from edge_agent.intake.presence import check_present
 
 
 @pytest.fixture

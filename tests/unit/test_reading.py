@@ -12,8 +12,9 @@ import pytest
 from support.agents import arrival_of
 
 from edge_agent.errors import InputFault
+from edge_agent.files.open_beneath import open_folder
 from edge_agent.intake import reading
-from edge_agent.intake.reading import StillChangingError, open_folder, read_arrival
+from edge_agent.intake.reading import StillChangingError, read_arrival
 
 LIMIT = 1000
 

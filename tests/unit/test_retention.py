@@ -13,17 +13,18 @@ import msgspec
 import pytest
 from support.agents import arrival_of, image_bytes, make_record
 
+from edge_agent.agent.ledger import Ledger
 from edge_agent.config import RetentionConfig
-from edge_agent.intake.disposal import Disposal, OnDone
-from edge_agent.intake.placing import fit_name
+from edge_agent.database import old_records as expiry_module
+from edge_agent.database.database import DATABASE_NAME, Database, Settlement
+from edge_agent.database.old_records import CALENDAR_NOTE
+from edge_agent.files.names import fit_name
+from edge_agent.outbox.disposal import Disposal, OnDone
+from edge_agent.outbox.results import Mark, ResultFiles
 from edge_agent.records import Record
-from edge_agent.store import expiry as expiry_module
-from edge_agent.store import retention as retention_module
-from edge_agent.store.database import Database, Settlement
-from edge_agent.store.expiry import CALENDAR_NOTE
-from edge_agent.store.ledger import DATABASE_NAME, Ledger, rebuild_results
-from edge_agent.store.results import Mark, ResultFiles
-from edge_agent.store.retention import RETENTION_NOTE, Retention, Trimmed, read_trimmed
+from edge_agent.upkeep import retention as retention_module
+from edge_agent.upkeep.rebuild import rebuild_results
+from edge_agent.upkeep.retention import RETENTION_NOTE, Retention, Trimmed, read_trimmed
 
 START = datetime(2026, 7, 1, 12, tzinfo=UTC)
 OFF = RetentionConfig(done_max_age_days=0, rejected_max_age_days=0, results_max_age_days=0)
@@ -371,7 +372,7 @@ class TestJsonLines:
         assert left == list(range(floor + 1, 11)) or (left == list(range(1, 11)) and floor <= 6)
 
     def test_what_is_written_meanwhile_is_kept(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edge_agent.store.results._COPY_BYTES", 500)
+        monkeypatch.setattr("edge_agent.outbox.results._COPY_BYTES", 500)
         for number in range(10):
             place.image(f"{number}.png")
         steps = place.results.trim(6)

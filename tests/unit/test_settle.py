@@ -7,8 +7,9 @@ import random
 import pytest
 from support.agents import make_arrival
 
+from edge_agent.files.stamp import Stamp
 from edge_agent.intake import settle as settle_module
-from edge_agent.intake.settle import AttentiveClock, SettleTable, Stamp
+from edge_agent.intake.settle import AttentiveClock, SettleTable
 
 S = 1_000_000_000
 

@@ -13,6 +13,11 @@ import pytest
 from support.agents import make_arrival, make_record
 from support.disks import NoDisksError, memory_disk
 
+from edge_agent.agent.free_space import free_space
+from edge_agent.database import database as database_module
+from edge_agent.database.database import DATABASE_NAME, Database, Reader
+from edge_agent.database.errors import storage_error_of
+from edge_agent.database.integrity import suspicion
 from edge_agent.errors import (
     DatabaseDamagedError,
     DatabaseLockedError,
@@ -21,14 +26,8 @@ from edge_agent.errors import (
     StorageAwayError,
     StorageError,
 )
-from edge_agent.intake.placing import storage_error
+from edge_agent.files.atomic import storage_error
 from edge_agent.records import Reason
-from edge_agent.store import database as database_module
-from edge_agent.store.database import Database, Reader
-from edge_agent.store.faults import storage_error_of
-from edge_agent.store.ledger import DATABASE_NAME
-from edge_agent.store.soundness import suspicion
-from edge_agent.store.space import free_space
 
 BIG = make_record(reason=Reason("x", "y" * 200_000))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent.records import NO_FINDING, Reason, Record
-from edge_agent.surfaces.table import print_records
+from edge_agent.surfaces.record_table import print_records
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 

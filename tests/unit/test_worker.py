@@ -11,12 +11,12 @@ import msgspec
 import pytest
 from support.agents import MODEL, FakeClassifier, arrival_of, image_bytes, make_arrival, make_record
 
-from edge_agent import worker as worker_module
+from edge_agent.agent import classify as worker_module
+from edge_agent.agent.worker import Claims, Job, Outcome, Worker
 from edge_agent.config import Config, ImagingConfig, IntakeConfig
+from edge_agent.database.database import Database
 from edge_agent.errors import InferenceError
 from edge_agent.records import Record
-from edge_agent.store.database import Database
-from edge_agent.worker import Claims, Job, Outcome, Worker
 
 
 class Bench:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from edge_agent.intake.placing import sync_file_system
+from edge_agent.files.atomic import sync_file_system
 from support.agent_process import run_agent, start_agent
 from support.agents import doing, image_bytes, wait_until
 from support.clocks import FakeClock

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_agent.intake.placing import replacing
+from edge_agent.files.atomic import replacing
 from support.proofs.soak_figures import A_RUN_S
 
 REPORTS = Path(__file__).resolve().parents[3] / "docs" / "reports"

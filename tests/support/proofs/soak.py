@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from edge_agent.intake.placing import replacing
+from edge_agent.files.atomic import replacing
 from support.clocks import FakeClock, NoFakeClockError
 from support.disks import NoDisksError, check_disks, scratch
 from support.proofs.chapter import END_THE_AGENT, ON_DISKS, TROUBLES, Chapter

@@ -1,0 +1,352 @@
+"""The durable side of the agent: database, files and ``results/``, written in the one order that survives a crash at any point.
+
+1. The disk has the image, and then the record is committed. From here on the image has its one result.
+2. The image leaves the inbox.
+3. ``results/`` is written.
+4. The database learns of 2 with the next commit, and of 3 when the disk has it.
+
+A crash after 1 is made up for at the next start, from what the database still holds as not done.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import msgspec
+
+from edge_agent.config import RetentionConfig
+from edge_agent.database.attempts import Attempt
+from edge_agent.database.database import DATABASE_NAME, Settlement
+from edge_agent.database.events import Event
+from edge_agent.database.integrity import Progress
+from edge_agent.database.old_records import keep_calendar
+from edge_agent.errors import StorageError
+from edge_agent.files.stamp import Stamp
+from edge_agent.outbox.disposal import Disposal, OnDone
+from edge_agent.outbox.disposal import Outcome as DisposalOutcome
+from edge_agent.outbox.results import SYNCED_NOTE, Mark, ResultFiles
+from edge_agent.records import Arrival, Record
+from edge_agent.upkeep.orphans import look_after_images
+from edge_agent.upkeep.rebuild import open_database
+from edge_agent.upkeep.retention import Retention, read_trimmed
+
+IDLE_S = 1.0
+BUSY_S = 20.0
+
+
+class Ledger:
+    """Enters records and does what follows from each. All methods belong to one thread.
+
+    Parameters
+    ----------
+    home, inbox : Path
+        Existing folders; ``home`` with results, done, rejected and state in it.
+    on_done : {"move", "keep", "delete"}
+        See :class:`~edge_agent.outbox.disposal.Disposal`.
+    progress : callable, optional
+        Called many times a second while opening and :meth:`recover` take long. What it raises ends them; the next start takes them up.
+
+    Raises
+    ------
+    StorageError
+        If the database can not be opened. One that is damaged is built again.
+    """
+
+    def __init__(self, home: Path, inbox: Path, on_done: OnDone, progress: Progress = lambda: None) -> None:
+        self._home = home
+        self._inbox = inbox
+        self._keeps = on_done == "keep"
+        self._progress = progress
+        self._database = open_database(home / "state" / DATABASE_NAME, home, progress)
+        self._disposal = Disposal(inbox, home, on_done)
+        self._results = ResultFiles(home / "results")
+        self._settlements: list[Settlement] = []
+        self._notes: dict[str, str] = {}
+        self._events: list[tuple[str, str]] = []
+        self._ended: list[str] | None = []  # None: all
+        self._untidy_since_s: float | None = None
+        self._last_entry_s = 0.0
+        self._is_syncing = False
+        # Whether results/ holds what the database holds, so that it may be noted how far the disk has it.
+        self._is_recovered = False
+        self._retention: Retention | None = None
+
+    def recover(self) -> tuple[int, int]:
+        """Finish what an earlier run left half done.
+
+        Returns
+        -------
+        tuple of int
+            How many files waited for their disposal, and how many records were written to ``results/`` again.
+
+        Raises
+        ------
+        StorageError
+            If the home folder can not be written.
+        """
+        keep_calendar(self._database, time.time())
+        look_after_images(self._database, self._home, self._inbox, keeps=self._keeps, progress=self._progress)
+        waiting = self._database.undisposed()
+        restamped = []
+        for record, arrival in waiting:
+            self._progress()
+            outcome = self._disposal.dispose(record, arrival, resume=True)
+            self._settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
+            # A disk that was plugged in again may number its files anew: this one is to be known when it is seen in the inbox.
+            found = self._disposal.find(record, arrival) if outcome == "refused" else None
+            if found is not None and found != arrival:
+                restamped.append((record.id or 0, found))
+        if waiting:
+            self._commit([], restamped)
+        note = self._database.note(SYNCED_NOTE)
+        mark = msgspec.json.decode(note, type=Mark) if note else Mark()
+        healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor, self._progress)
+        self._is_recovered = True
+        if waiting or healed:
+            self._untidy_since_s = time.monotonic()
+        return len(waiting), healed
+
+    def without_record(self, seen: list[tuple[str, Stamp]]) -> list[tuple[str, Stamp]]:
+        """Leave out the files that have a record already, and try again to get those out of the inbox that should have left it.
+
+        A file whose record says that it left is one whose move the power cut undid, or whose folder did not let it go.
+        """
+        known = self._database.known(seen, with_ctime=not self._keeps)
+        if known and not self._keeps:
+            for path, stamp in seen:
+                if path in known:
+                    self._dispose_known(path, stamp, known[path].record_id)
+        return [each for each in seen if each[0] not in known]
+
+    def blame(self, crashed: bool | None) -> list[Attempt]:
+        """At a start: count the end of the last process against what it had in hand; see :meth:`Database.blame`."""
+        return self._database.blame(crashed=crashed)
+
+    def begin(self, attempts: Sequence[Arrival], *, ended: Sequence[str] = ()) -> None:
+        """Note files that workers get next; durable when it returns. Where records are entered too, give them to :meth:`enter` instead.
+
+        ``ended`` is as for :meth:`enter`.
+        """
+        self._end(ended)
+        self._commit([], [], attempts)
+
+    def end_attempts(self, ended: Sequence[str], *, unfinished_too: bool = False) -> None:
+        """Note, with the next commit, attempts that ended without a record; ``unfinished_too`` for a stop that waits for none of them."""
+        self._end(None if unfinished_too else ended)
+
+    def enter(
+        self,
+        found: Sequence[tuple[Record, Arrival]],
+        restamped: Sequence[tuple[int, Arrival]] = (),
+        *,
+        attempts: Sequence[Arrival] = (),
+        ended: Sequence[str] = (),
+    ) -> list[tuple[Record, DisposalOutcome]]:
+        """Enter new records, durably, in one transaction; then dispose of their files and write them to ``results/``.
+
+        Parameters
+        ----------
+        found : sequence of (Record, Arrival)
+            New records without id.
+        restamped : sequence of (int, Arrival)
+            Records whose file stays in the inbox and was merely touched.
+        attempts : sequence of Arrival
+            Files that workers get next.
+        ended : sequence of str
+            Paths of arrivals whose attempt ended without a record. Alone they wait for the next commit.
+
+        Returns
+        -------
+        list of (Record, Outcome)
+            The records as entered, with id, commit and total time, and what became of each file.
+
+        Raises
+        ------
+        StorageError
+            If something can not be written. What is not durable then has its image still in the inbox; what is, is finished at the next
+            start.
+        """
+        self._end(ended)
+        if not (found or restamped or attempts):
+            return []
+        started_ns = time.monotonic_ns()
+        if found:
+            self._disposal.secure([record for record, _ in found])
+        ids = self._commit(found, restamped, attempts)
+        committed_ns = time.monotonic_ns()
+        entered = []
+        for record_id, (record, arrival) in zip(ids, found, strict=True):
+            timing = msgspec.structs.replace(
+                record.timing_ms, commit=_ms(committed_ns - started_ns), total=_ms(committed_ns - arrival.settled_ns)
+            )
+            record = msgspec.structs.replace(record, id=record_id, timing_ms=timing)
+            outcome = self._disposal.dispose(record, arrival)
+            self._settlements.append(Settlement(record_id, timing.commit, timing.total, outcome != "refused"))
+            entered.append((record, outcome))
+        if entered:
+            self._results.append([record for record, _ in entered])
+        self._last_entry_s = time.monotonic()
+        self._untidy_since_s = self._untidy_since_s or self._last_entry_s
+        return entered
+
+    def read_note(self, name: str) -> str | None:
+        """Read a note of an earlier commit; None where there is none."""
+        return self._database.note(name)
+
+    def note(self, name: str, text: str) -> None:
+        """Note something, with the next commit."""
+        self._notes[name] = text
+        self._touch()
+
+    def tell(self, code: str, message: str) -> None:
+        """Let a person learn of an event, on every surface, with the next commit."""
+        self._events.append((code, message))
+        self._touch()
+
+    def events(self, limit: int) -> list[Event]:
+        """List the committed events, the newest first."""
+        return self._database.events(limit)
+
+    def tidy_at_s(self, *, quiet: bool) -> float:
+        """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing.
+
+        ``quiet`` says that no image is on its way, which the disk would have to serve at the same time.
+        """
+        if self._untidy_since_s is None or self._is_syncing:
+            return math.inf
+        busy_s = self._untidy_since_s + BUSY_S
+        return min(self._last_entry_s + IDLE_S, busy_s) if quiet else busy_s
+
+    def tidy(self, report: Callable[[Mark | StorageError], None], *, quiet: bool) -> None:
+        """Where it is time: commit what waits for a commit, and let another thread wait until the disk has ``results/``.
+
+        Parameters
+        ----------
+        report : callable
+            Called from that thread with the mark to give to :meth:`synced`, or with what went wrong.
+        quiet : bool
+            As for :meth:`tidy_at_s`.
+        """
+        if time.monotonic() >= self.tidy_at_s(quiet=quiet):
+            self._start_sync(report)
+
+    def retain(self, config: RetentionConfig, *, quiet: bool) -> None:
+        """Delete a little of what need not be kept any longer, where it is time; call it every few seconds.
+
+        Parameters
+        ----------
+        config : RetentionConfig
+            The limits; the same at every call.
+        quiet : bool
+            As for :meth:`tidy_at_s`. Where it is never quiet, an hour is waited for it.
+
+        Raises
+        ------
+        StorageError
+            If the database or ``results/`` can not be written.
+        """
+        if self._is_syncing:  # its mark counts the bytes of the file that is there now
+            return
+        if self._retention is None:
+            self._retention = Retention(self._home, self._inbox, config, self._database, self._results, self.tell, self._touch)
+        self._retention.step(time.time(), quiet=quiet)
+
+    def synced(self, mark: Mark) -> None:
+        """Note, with the next commit, that the disk has ``results/`` up to a mark."""
+        self._is_syncing = False
+        self._notes[SYNCED_NOTE] = msgspec.json.encode(mark).decode()
+
+    def close(self, *, sync_patience_s: float) -> None:
+        """Commit what waits for a commit, wait for the disk to have ``results/``, and close the database.
+
+        Parameters
+        ----------
+        sync_patience_s : float
+            How long to wait for the disk. Where it takes longer, the next start writes the last records to ``results/`` once more.
+
+        Raises
+        ------
+        StorageError
+            If something can not be written; the next start makes up for it.
+        """
+        try:
+            if self._is_recovered and (
+                self._untidy_since_s is not None or self._is_syncing
+            ):  # of a sync under way nobody would hear any more
+                finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
+                self._start_sync(finished.put)
+                with suppress(Empty):
+                    answer = finished.get(timeout=sync_patience_s)
+                    if isinstance(answer, StorageError):
+                        raise answer
+                    self.synced(answer)
+            if self._settlements or self._notes or self._events or self._ended != []:
+                self._commit([], [])
+        finally:
+            if self._retention is not None:
+                self._retention.close()
+            self._database.close()
+
+    def _touch(self) -> None:
+        """Let the next :meth:`tidy` find something to do."""
+        self._untidy_since_s = self._untidy_since_s or time.monotonic()
+
+    def _start_sync(self, report: Callable[[Mark | StorageError], None]) -> None:
+        self._commit([], [])
+        self._is_syncing = True
+        self._untidy_since_s = None
+        threading.Thread(target=self._sync, args=(self._results.mark(), report), name="sync", daemon=True).start()
+
+    def _end(self, ended: Sequence[str] | None) -> None:
+        self._ended = None if ended is None or self._ended is None else [*self._ended, *ended]
+        if ended is None or ended:
+            self._touch()
+
+    def _commit(
+        self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]], attempts: Sequence[Arrival] = ()
+    ) -> list[int]:
+        ids = self._database.insert(
+            found,
+            settlements=self._settlements,
+            restamped=restamped,
+            notes=self._notes,
+            attempts=attempts,
+            ended=self._ended,
+            events=self._events,
+        )
+        self._settlements, self._notes, self._events, self._ended = [], {}, [], []
+        return ids
+
+    def _dispose_known(self, path: str, stamp: Stamp, record_id: int) -> None:
+        record = self._database.record(record_id)
+        arrival = Arrival(
+            source=record.source,
+            path=path,
+            size_bytes=stamp.size_bytes,
+            mtime_ns=stamp.mtime_ns,
+            ctime_ns=stamp.ctime_ns,
+            inode=stamp.inode,
+            received_at=record.received_at,
+            settled_ns=0,
+        )
+        outcome = self._disposal.dispose(record, arrival, resume=True)
+        self._settlements.append(Settlement(record_id, None, None, outcome != "refused"))
+        self._touch()
+
+    def _sync(self, mark: Mark, report: Callable[[Mark | StorageError], None]) -> None:
+        try:
+            self._results.sync()
+        except StorageError as fault:
+            report(fault)
+        else:
+            report(mark)
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)

@@ -1,0 +1,114 @@
+"""The workers of a session: a thread for each, what they are given to do, and what they found."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+from edge_agent.agent.worker import Job, Outcome, Worker
+
+GROUP_S = 0.1
+GROUP_SIZE = 32
+"""Whichever of them is reached first ends the wait."""
+
+
+class Crew:
+    """Lets workers examine what they are given, one image at a time each.
+
+    Parameters
+    ----------
+    report : callable
+        Called from a worker's thread with its outcome, or with the fault of our own side that it met.
+    """
+
+    def __init__(self, report: Callable[[Outcome | Exception], None]) -> None:
+        self._report = report
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._workers: list[Worker] = []
+        self._threads: list[threading.Thread] = []
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def hire(self, worker: Worker) -> None:
+        """Start a worker."""
+        self._workers.append(worker)
+        thread = threading.Thread(target=self._run, args=(worker,), name=f"worker-{len(self)}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def give(self, job: Job) -> None:
+        """Have a job done by whoever is free first."""
+        self._jobs.put(job)
+
+    def take_back(self) -> list[Job]:
+        """Take back what nobody has begun."""
+        jobs: list[Job] = []
+        with suppress(Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    jobs.append(job)
+        return jobs
+
+    def dismiss(self, patience_s: float) -> None:
+        """Let each worker end after what it has in hand, and wait so long for all: the last to close the database folds its journal in."""
+        for _ in self._workers:
+            self._jobs.put(None)
+        until_s = time.monotonic() + patience_s
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+
+    def stuck(self, limit_s: float) -> int:
+        """Count those that have had one image in hand for longer."""
+        now_s = time.monotonic()
+        return sum(worker.busy_s(now_s) > limit_s for worker in self._workers)
+
+    def _run(self, worker: Worker) -> None:
+        while (job := self._jobs.get()) is not None:
+            worker.busy_since_s = time.monotonic()
+            message: Outcome | Exception
+            try:
+                message = worker.examine(job)
+            except Exception as fault:  # our own: raised again in the main loop, which is where the session ends
+                message = fault
+            worker.busy_since_s = None
+            self._report(message)
+        worker.close()
+
+
+class OutcomeGroup:
+    """Outcomes that wait for each other under load, so that they share one commit."""
+
+    def __init__(self) -> None:
+        self._outcomes: list[Outcome] = []
+        self._since_s = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._outcomes)
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what a worker found."""
+        if not self._outcomes:
+            self._since_s = time.monotonic()
+        self._outcomes.append(outcome)
+
+    def take(self) -> list[Outcome]:
+        """Give all, in the order in which they came, and begin a new group."""
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def is_due(self, *, others: bool) -> bool:
+        """Tell whether they must be entered now; ``others`` says that some image waits for a worker. Else no outcome waits for another."""
+        if not others:
+            return bool(self._outcomes)
+        return len(self._outcomes) >= GROUP_SIZE or time.monotonic() >= self.due_at_s
+
+    @property
+    def due_at_s(self) -> float:
+        """The monotonic time at which they are entered at the latest; infinite where there is none."""
+        return self._since_s + GROUP_S if self._outcomes else math.inf
