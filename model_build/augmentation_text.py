@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_build.ablate_augmentation import BASELINE, AugmentationAblation, Group
-from model_build.ablation_output import Panel, Series, draw_panels, figure_text, markdown_table, signed, write_ablation
-from model_build.evaluate import Estimate
-from model_build.figures import BLUE, GREY, VERMILLION
+from model_build.metrics.classification import Estimate
+from model_build.report.score_figures import BLUE, GREY, VERMILLION
+from model_build.studies.augmentation.ablation import BASELINE, AugmentationAblation, Group
+from model_build.studies.output import Panel, Series, draw_panels, figure_text, markdown_table, signed, write_ablation
 
 NAME = "augmentation"
 _COLUMNS = (

@@ -20,27 +20,27 @@ from edge_agent.inference.decision import point_scores
 from edge_agent.inference.head import Head, encode_heads, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference
-from model_build import head as classical
-from model_build.baseline import baseline_logits
+from model_build.bundle.write import environment, pack_arrays, write_bundle
 from model_build.config import BuildConfig
+from model_build.data.audit.shortcuts import image_shortcuts
 from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
-from model_build.data.shortcuts import image_shortcuts
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
-from model_build.embed import Embedded, embed_images, golden_vectors, measure_latency_ms
-from model_build.epochs import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
-from model_build.few_labels import fit_self_trained_heads
-from model_build.held_out import MeasuredModel, evidence_mapper, keep_held_out
-from model_build.measured import Counts, HeldOutOutputs, Measured, judge, measure
-from model_build.network import INPUT_DIVISOR, build_network, load_trunk, multiply_adds, save_trunk
-from model_build.package import environment, pack_arrays, write_bundle
-from model_build.quantize import convert_to_int8
-from model_build.reference import fit_reference, pack_reference
-from model_build.report import Report, metrics_for_manifest, render_model_card, render_report
-from model_build.report_html import write_html_report
+from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, Measured, judge, measure
+from model_build.evaluation.held_out_outputs import MeasuredModel, evidence_mapper, keep_held_out
+from model_build.heads import fit as classical
+from model_build.heads.embed import Embedded, embed_images, golden_vectors, measure_latency_ms
+from model_build.heads.novelty_reference import fit_reference, pack_reference
+from model_build.heads.raw_pixel_baseline import baseline_logits
+from model_build.heads.self_training import fit_self_trained_heads
+from model_build.report.html import write_html_report
+from model_build.report.markdown import Report, metrics_for_manifest, render_model_card, render_report
 from model_build.run_folder import write_json, write_whole
-from model_build.teacher import load_teacher
-from model_build.train import Phase, Step, Trainer
+from model_build.training.epoch_log import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
+from model_build.training.quantize import convert_to_int8
+from model_build.training.teacher import load_teacher
+from model_build.training.train import Phase, Step, Trainer
+from model_build.training.trunk.trunk import INPUT_DIVISOR, build_network, load_trunk, multiply_adds, save_trunk
 
 # So many images are held as floats at once: a hundred megabytes at 160 x 160.
 _FLOAT_IMAGES = 1024

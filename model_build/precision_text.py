@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_build.ablate_precision import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
-from model_build.ablation_output import (
+from model_build.report.score_figures import BLUE, VERMILLION
+from model_build.studies.output import (
     AUC_MARGIN,
     Panel,
     Series,
@@ -18,7 +18,7 @@ from model_build.ablation_output import (
     signed,
     write_ablation,
 )
-from model_build.figures import BLUE, VERMILLION
+from model_build.studies.precision.ablation import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
 
 NAME = "precision"
 _SAME_SPEED = 0.1

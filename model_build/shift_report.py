@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.errors import ConfigError
-from model_build.ablation_output import Panel, Series, draw_panels, figure_text, markdown_table
-from model_build.evaluate import Estimate
+from model_build.metrics.classification import Estimate
 from model_build.run_folder import write_json, write_whole
-from model_build.shift_choice import CalibrationChoice, PointChoice, ShiftChoices
-from model_build.shift_simulation import ShiftFigures, ShiftSimulation
+from model_build.studies.output import Panel, Series, draw_panels, figure_text, markdown_table
+from model_build.studies.shift.rule_choice import CalibrationChoice, PointChoice, ShiftChoices
+from model_build.studies.shift.simulation import ShiftFigures, ShiftSimulation
 
 JSON_NAME = "shift.json"
 # Okabe and Ito's palette, each with a mark of its own.

@@ -27,11 +27,11 @@ def command(
     """Look through DATA before training: counts, unreadable files, copies, leakage, shortcuts."""
     import msgspec
 
-    from model_build.audit import audit_examples
-    from model_build.audit_text import render_audit
     from model_build.config import load_build_config
+    from model_build.data.audit.audit import audit_examples
+    from model_build.data.audit.pseudonyms import Pseudonyms
+    from model_build.data.audit.text import render_audit
     from model_build.data.layouts.reading import list_examples, list_source
-    from model_build.data.pseudonyms import Pseudonyms
     from model_build.progress import BarProgress
 
     if config is not None and (layout or patient_pattern or table):

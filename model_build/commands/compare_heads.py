@@ -13,11 +13,11 @@ import click
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="A bundle folder, or a .tflite with CONFIG's input size.")
 def command(config: Path, data: Path, model: Path) -> None:
     """Compare every kind of head on the embeddings of MODEL, by cross-validation over patients."""
-    from model_build import head_comparison
     from model_build.config import load_build_config
     from model_build.data.images import read_images
-    from model_build.embed import embed_images
+    from model_build.heads.embed import embed_images
     from model_build.progress import BarProgress
+    from model_build.studies import head_comparison
 
     build = load_build_config(config)
     content, contract = head_comparison.read_model(model, build.input)

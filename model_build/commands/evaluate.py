@@ -33,7 +33,7 @@ def command(
     split: Split | None,
 ) -> None:
     """Measure BUNDLE on DATA, labelled images in any layout that training reads."""
-    from model_build.check import load_and_evaluate
+    from model_build.evaluation.bundle_evaluation import load_and_evaluate
 
     pairs = [text.rpartition("=") for text in merge]
     if wrong := next((text for text, (name, _, label) in zip(merge, pairs, strict=True) if not (name and label)), None):

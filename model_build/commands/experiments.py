@@ -12,7 +12,7 @@ from edge_agent.errors import EdgeAgentError
 from model_build.commands.options import TRACK, WANDB, open_trackers
 
 if TYPE_CHECKING:
-    from model_build.experiments import Experiment
+    from model_build.experiments.plan import Experiment
 
 
 @click.command("experiments")
@@ -31,11 +31,11 @@ def command(
     A CONFIG is a build's TOML, or a JSON recipe (or a list of recipes) of hyper-parameters on --base. The same command again, after a kill
     too, passes over finished builds and goes on with the others. The exit code is 0 where all finished, else that of the first failure.
     """
-    from model_build.build_process import INTERRUPTED, build_apart
-    from model_build.comparison import compare, write_comparison
-    from model_build.experiments import chosen_columns, entrants, experiments_folder, read_experiments, run_experiments
-    from model_build.recipes import DEFAULT_BASE
-    from model_build.tracking import track_run
+    from model_build.experiments.build_process import INTERRUPTED, build_apart
+    from model_build.experiments.comparison import compare, write_comparison
+    from model_build.experiments.plan import chosen_columns, entrants, experiments_folder, read_experiments, run_experiments
+    from model_build.experiments.recipes import DEFAULT_BASE
+    from model_build.experiments.tracking.run import track_run
 
     if not data.is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")

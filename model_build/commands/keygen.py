@@ -14,7 +14,7 @@ def command(out: Path) -> None:
 
     An existing key is never overwritten.
     """
-    from model_build.signing import make_key_pair
+    from model_build.bundle.signing import make_key_pair
 
     pair = make_key_pair(out)
     click.echo(

@@ -25,8 +25,8 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
 
     from model_build.data.grouping import group_near_copies
     from model_build.data.images import read_images
-    from model_build.label_efficiency import make_trial, measure_label_efficiency, render_table, write_label_efficiency
     from model_build.progress import BarProgress
+    from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency, render_table, write_label_efficiency
 
     with BarProgress() as progress:
 
@@ -41,7 +41,7 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
         progress.stage("embedding and fitting", 1)
         measured = measure_label_efficiency(build_config, images)
         if variants:
-            from model_build.few_labels_variants import measure_variants
+            from model_build.studies.label_efficiency.variants import measure_variants
 
             progress.stage("variants", 1)
             measured = msgspec.structs.replace(measured, variants=measure_variants(make_trial(build_config, images)))

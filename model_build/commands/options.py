@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from model_build.tracking import Tracker
+    from model_build.experiments.tracking.run import Tracker
 
 _UNNAMED = ""
 
@@ -43,11 +43,11 @@ def open_trackers(track: str | None, wandb: bool, out: Path) -> list[Tracker]:
     """
     trackers: list[Tracker] = []
     if track is not None:
-        from model_build.tracking_mlflow import MlflowTracker
+        from model_build.experiments.tracking.mlflow import MlflowTracker
 
         trackers.append(MlflowTracker(track or os.environ.get("MLFLOW_TRACKING_URI", "") or str(out / "mlruns")))
     if wandb:
-        from model_build.tracking_wandb import WandbTracker
+        from model_build.experiments.tracking.wandb import WandbTracker
 
         trackers.append(WandbTracker(out))
     return trackers

@@ -13,7 +13,7 @@ import click
 def command(run_or_bundle: Path, archive: Path) -> None:
     """Pack the bundle RUN_OR_BUNDLE into one zip file for  edge-agent model install.  The same bundle gives the same bytes."""
     from edge_agent.inference.bundle import SIGNATURE_NAME
-    from model_build.signing import find_bundle, pack_bundle
+    from model_build.bundle.signing import find_bundle, pack_bundle
 
     directory = find_bundle(run_or_bundle)
     manifest = pack_bundle(directory, archive).manifest

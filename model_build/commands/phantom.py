@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 
 @click.command("phantom")

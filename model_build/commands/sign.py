@@ -12,7 +12,7 @@ import click
 @click.option("--key", "key_path", type=click.Path(path_type=Path), required=True, metavar="KEY", help="Private key of keygen.")
 def command(bundle: Path, key_path: Path) -> None:
     """Sign BUNDLE, a bundle's folder or the run folder that holds it: writes its manifest.sig. Sign after the last change."""
-    from model_build.signing import find_bundle, read_private_key, sign_bundle
+    from model_build.bundle.signing import find_bundle, read_private_key, sign_bundle
 
     key = read_private_key(key_path)
     if key_path.stat().st_mode & 0o077:

@@ -19,10 +19,10 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     """
     from model_build.data.images import read_images
     from model_build.progress import BarProgress
-    from model_build.shift import SHIFTS
-    from model_build.shift_choice import CHOSEN_ON, compare_choices
     from model_build.shift_report import ShiftResult, render_runs, write_shift
-    from model_build.shift_simulation import embed_under_shift, measure_shifts, read_measured_run
+    from model_build.studies.shift.rule_choice import CHOSEN_ON, compare_choices
+    from model_build.studies.shift.simulation import embed_under_shift, measure_shifts, read_measured_run
+    from model_build.studies.shift.transforms import SHIFTS
 
     if out is not None and len(run_folders) > 1:
         raise click.UsageError("--out is for one run folder; several are written to themselves")

@@ -23,9 +23,9 @@ import sys
 from pathlib import Path
 from model_build.config import load_build_config
 from model_build.data.images import read_images
-from model_build.baseline import raw_pixels
-from model_build.head import head_logits
-from model_build.label_efficiency import make_trial
+from model_build.heads.raw_pixel_baseline import raw_pixels
+from model_build.heads.fit import head_logits
+from model_build.studies.label_efficiency.curve import make_trial
 import numpy as np
 config = load_build_config(Path(sys.argv[1]))
 images = read_images(Path(sys.argv[2]), config.source, config.input, task=config.task)

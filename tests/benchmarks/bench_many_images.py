@@ -30,7 +30,7 @@ from reporting import Measured, at_most, print_report
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.inference.bundle import default_bundle_path
 from model_build.config import SourceConfig, TrainConfig, TrunkConfig
-from model_build.data.phantom import draw_phantom
+from model_build.data.phantom.draw import draw_phantom
 from model_build.data.pixels import Pixels
 
 BUDGET_MEBIBYTES = 3 * 1024
@@ -102,9 +102,9 @@ def measure(folder: Path) -> None:
         print(f"{name}: {steps[f'{name}, s']:.1f} s, {steps[f'{name}, peak MiB']:,.0f} MiB", file=sys.stderr)
         return outcome
 
+    from model_build.data.audit.shortcuts import image_shortcuts
     from model_build.data.images import ImageSet, read_images
     from model_build.data.layouts.reading import list_source
-    from model_build.data.shortcuts import image_shortcuts
     from model_build.data.split import hold_out, refuse_leakage
 
     data, cache = folder / "data", folder / "cache"
@@ -127,9 +127,9 @@ def measure(folder: Path) -> None:
     timed("one epoch's batches", read_batches)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from model_build.embed import embed_images
-    from model_build.network import build_network
-    from model_build.train import Phase, Trainer
+    from model_build.heads.embed import embed_images
+    from model_build.training.train import Phase, Trainer
+    from model_build.training.trunk.trunk import build_network
 
     def train() -> None:
         trainer = Trainer(build_network(TrunkConfig(), CONTRACT.rows, CONTRACT.columns), 2, TrainConfig(), 1)

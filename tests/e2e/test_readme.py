@@ -15,7 +15,7 @@ import pytest
 
 from edge_agent.cli import cli as edge_agent
 from model_build.cli import cli as model_build
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 PROGRAMS = {"edge-agent": edge_agent, "model-build": model_build}
 SHOWN = re.compile(r"(?:^|`)(?:\.venv/bin/)?((?:edge-agent|model-build) [a-z-]+[^`#\n]*)", re.MULTILINE)

@@ -24,7 +24,7 @@ from edge_agent.deployment import install as installation
 from edge_agent.deployment import trial
 from edge_agent.deployment.model_store import ModelStore
 from edge_agent.errors import ModelError
-from model_build.signing import read_private_key
+from model_build.bundle.signing import read_private_key
 
 
 def signature_of(manifest: bytes, maker: Maker, *, domain: bytes = b"edge-agent bundle manifest, signature 1\0") -> bytes:

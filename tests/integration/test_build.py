@@ -20,7 +20,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_agent.imaging.decode import decode_image
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.inference.classifier import Classifier
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 CONFIG = """
 name = "tiny"

@@ -13,7 +13,7 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.records import NO_FINDING
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 COMMON = """
 version = "0.0.1"

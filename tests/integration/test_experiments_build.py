@@ -15,7 +15,7 @@ import pytest
 from support.runs import CONFIG
 
 from edge_agent.inference.bundle import load_bundle
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,9 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_agent.errors import ConfigError
 from model_build.config import BuildConfig, load_build_config, parse_build_config
 from model_build.data.images import ImageSet, read_images
-from model_build.data.phantom import save_phantom
-from model_build.few_labels_variants import SIZES, measure_variants
-from model_build.label_efficiency import (
+from model_build.data.phantom.draw import save_phantom
+from model_build.report.studies import read_parts
+from model_build.studies.label_efficiency.curve import (
     LabelEfficiency,
     Point,
     Variant,
@@ -29,7 +29,7 @@ from model_build.label_efficiency import (
     render_table,
     write_label_efficiency,
 )
-from model_build.written_parts import read_parts
+from model_build.studies.label_efficiency.variants import SIZES, measure_variants
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_a_build_of_few_labels_trains_on_just_these(config: BuildConfig, films: 
 
 
 def test_self_training_reads_no_label_of_the_other_images(config: BuildConfig) -> None:
-    from model_build.few_labels import fit_self_trained_heads
+    from model_build.heads.self_training import fit_self_trained_heads
 
     random = np.random.default_rng(0)
     truth = random.random(400) < 0.5
@@ -103,9 +103,9 @@ def test_self_training_reads_no_label_of_the_other_images(config: BuildConfig) -
 
 
 def test_self_training_learns_from_the_other_images(config: BuildConfig) -> None:
-    from model_build.evaluate import roc_auc
-    from model_build.few_labels import fit_self_trained_heads
-    from model_build.head import head_logits
+    from model_build.heads.fit import head_logits
+    from model_build.heads.self_training import fit_self_trained_heads
+    from model_build.metrics.classification import roc_auc
 
     gains = []
     for seed in range(8):

@@ -17,9 +17,9 @@ from edge_agent.imaging.decode import decode_image
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
 from edge_agent.inference.classifier import Classifier
 from model_build import cli as model_build_cli
-from model_build import estimators
 from model_build.config import HeadKind
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
+from model_build.heads import estimators
 
 LINEAR = ("logistic_regression", "linear_discriminant", "linear_svm")
 

@@ -30,7 +30,7 @@ from edge_agent.config import load_config
 from edge_agent.inference.bundle import default_bundle_path
 from edge_agent.outbox.export import CSV_COLUMNS
 from edge_agent.records import Record
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from edge_agent.inference.bundle import Bundle, default_bundle_path, load_bundle
 from edge_agent.inference.classifier import Classifier
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.records import Verdict
-from model_build.check import load_and_evaluate
+from model_build.evaluation.bundle_evaluation import load_and_evaluate
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.systemd_box import NoBoxError, SystemdBox, wait_for
 
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

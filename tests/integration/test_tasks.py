@@ -26,7 +26,7 @@ from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.inference.manifest import DecisionRule, OperatingPoint
 from edge_agent.inference.scoring import make_scorer
 from edge_agent.records import NO_FINDING, Frame, Record, Task, Verdict, probability_text
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 TASKS: list[Task] = ["multiclass", "multilabel"]
 

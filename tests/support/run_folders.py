@@ -10,13 +10,13 @@ import numpy as np
 
 from edge_agent.records import Task
 from model_build.config import BuildConfig, load_build_config
+from model_build.data.audit.shortcuts import Shortcut
 from model_build.data.images import ImageSet, LabelledFile
-from model_build.data.shortcuts import Shortcut
 from model_build.data.split import patient_folds
-from model_build.epochs import Epoch
-from model_build.held_out import keep_held_out
-from model_build.measured import Counts, HeldOutOutputs, judge, measure
-from model_build.report import Report
+from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, judge, measure
+from model_build.evaluation.held_out_outputs import keep_held_out
+from model_build.report.markdown import Report
+from model_build.training.epoch_log import Epoch
 
 LABELS: dict[Task, list[str]] = {
     "binary": ["NORMAL", "OPACITY"],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import DiskFullError
-from model_build.build_process import Failure, Order
+from model_build.experiments.build_process import Failure, Order
 
 CONFIG = """\
 name = "tiny"

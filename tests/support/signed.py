@@ -10,7 +10,7 @@ from typing import Any
 from edge_agent.deployment.install import install_bundle
 from edge_agent.deployment.model_store import InstalledModel, ModelStore
 from edge_agent.inference.bundle import Bundle, default_bundle_path, load_bundle, read_contents, verify_bundle
-from model_build.signing import KeyPair, make_key_pair, pack_bundle, read_private_key, sign_bundle
+from model_build.bundle.signing import KeyPair, make_key_pair, pack_bundle, read_private_key, sign_bundle
 from support.bundles import change_manifest
 
 SERIAL = 7

@@ -26,7 +26,7 @@ def log(out: Path, kinds: list[str]) -> None:
 
     forbid_network()
     from model_build.commands.options import open_trackers
-    from model_build.tracking import track_run
+    from model_build.experiments.tracking.run import track_run
 
     trackers = open_trackers("" if "mlflow" in kinds else None, "wandb" in kinds, out)
     for _ in range(2):

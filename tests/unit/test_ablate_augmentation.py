@@ -11,17 +11,18 @@ from click.testing import CliRunner
 from support.ablations import SIDE, build_config, image_set
 
 from edge_agent.errors import ConfigError
-from model_build.augmentation_presets import PRESETS, PresetName, augmentation_preset
 from model_build.config import AugmentationConfig, TrainConfig
+from model_build.training.augmentation_presets import PRESETS, PresetName, augmentation_preset
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from model_build import ablate_augmentation, augmentation_text
-from model_build.ablation import split_cohort
-from model_build.ablation_output import judge_difference
-from model_build.augment import augment
-from model_build.evaluate import Estimate
-from model_build.quantize import convert_to_int8
+from model_build import augmentation_text
+from model_build.metrics.classification import Estimate
+from model_build.studies.augmentation import ablation
+from model_build.studies.output import judge_difference
+from model_build.studies.variants import split_cohort
+from model_build.training.augment import augment
+from model_build.training.quantize import convert_to_int8
 
 EVERYTHING = AugmentationConfig(low_resolution_probability=0.5, jpeg_probability=0.5, border=0.1)
 
@@ -64,12 +65,12 @@ def test_a_finished_group_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     features = keras.layers.Conv2D(6, 8, strides=8, activation="relu")(image)
     trunk = keras.Model(image, [keras.layers.GlobalAveragePooling2D()(features), features])
     model = convert_to_int8(trunk, images.pixels[np.arange(8)])
-    monkeypatch.setattr(ablate_augmentation, "train_group", train_group)
+    monkeypatch.setattr(ablation, "train_group", train_group)
     with pytest.raises(KillError):
-        ablate_augmentation.measure_augmentation(images, cohort, tmp_path, epochs=1)
+        ablation.measure_augmentation(images, cohort, tmp_path, epochs=1)
     assert trained == ["False1.0", "True1.0", "False1.5"]
     trained.clear()
-    found = ablate_augmentation.measure_augmentation(images, cohort, tmp_path, epochs=1)
+    found = ablation.measure_augmentation(images, cohort, tmp_path, epochs=1)
     assert trained == ["True1.5"]
     assert [g.name for g in found.groups] == list(PRESETS)
     # The same model each time: nothing differs, under no shift.
@@ -77,12 +78,12 @@ def test_a_finished_group_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     assert found.groups[0].shift_worst.value <= found.groups[0].shift_mean.value
 
     augmentation_text.write_augmentation(found, tmp_path)
-    assert msgspec.json.decode((tmp_path / "augmentation.json").read_bytes(), type=ablate_augmentation.AugmentationAblation) == found
+    assert msgspec.json.decode((tmp_path / "augmentation.json").read_bytes(), type=ablation.AugmentationAblation) == found
     assert (tmp_path / "augmentation.png").read_bytes().startswith(b"\x89PNG")
     assert "| geometric |" in (tmp_path / "augmentation.md").read_text()
 
     with pytest.raises(ConfigError, match=r"none\.npz: was made with another config"):
-        ablate_augmentation.measure_augmentation(images, cohort, tmp_path, epochs=2)
+        ablation.measure_augmentation(images, cohort, tmp_path, epochs=2)
 
 
 def test_training_a_group_gives_an_int8_model(tmp_path: Path) -> None:
@@ -90,26 +91,24 @@ def test_training_a_group_gives_an_int8_model(tmp_path: Path) -> None:
     images = image_set(np.random.default_rng(1).random((48, 2)) < 0.5)
     cohort = split_cohort(images, config)
     steps: list[int] = []
-    model = ablate_augmentation.train_group(
-        ablate_augmentation.with_group(config, "all", 1), images, cohort, lambda step: steps.append(step.batch)
-    )
+    model = ablation.train_group(ablation.with_group(config, "all", 1), images, cohort, lambda step: steps.append(step.batch))
     assert steps == [1, 2, 3]
-    logits = ablate_augmentation.shifted_logits(model, images, cohort, lambda done, name: None)
-    assert logits.shape == (1 + len(ablate_augmentation.SHIFTS), 24, 2)
+    logits = ablation.shifted_logits(model, images, cohort, lambda done, name: None)
+    assert logits.shape == (1 + len(ablation.SHIFTS), 24, 2)
     assert np.abs(logits[1:] - logits[0]).max() > 0.01
 
 
 def test_a_frozen_cnn_has_nothing_to_augment(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no say"):
-        ablate_augmentation.refuse_frozen(tmp_path / "few.toml", TrainConfig(labels_per_class=100))
-    ablate_augmentation.refuse_frozen(tmp_path / "many.toml", TrainConfig())
+        ablation.refuse_frozen(tmp_path / "few.toml", TrainConfig(labels_per_class=100))
+    ablation.refuse_frozen(tmp_path / "many.toml", TrainConfig())
 
 
-def group(name: PresetName, shift_mean: float, difference: tuple[float, float, float]) -> ablate_augmentation.Group:
+def group(name: PresetName, shift_mean: float, difference: tuple[float, float, float]) -> ablation.Group:
     def figure(value: float) -> Estimate:
         return Estimate(value, value - 0.01, value + 0.01)
 
-    return ablate_augmentation.Group(
+    return ablation.Group(
         name=name,
         auc=figure(0.98),
         balanced_accuracy=figure(0.95),
@@ -121,10 +120,8 @@ def group(name: PresetName, shift_mean: float, difference: tuple[float, float, f
     )
 
 
-def ablation_of(*groups: ablate_augmentation.Group) -> ablate_augmentation.AugmentationAblation:
-    return ablate_augmentation.AugmentationAblation(
-        held_out_images=900, held_out_patients=500, epochs=8, shift_count=13, groups=list(groups)
-    )
+def ablation_of(*groups: ablation.Group) -> ablation.AugmentationAblation:
+    return ablation.AugmentationAblation(held_out_images=900, held_out_patients=500, epochs=8, shift_count=13, groups=list(groups))
 
 
 def test_the_answer_follows_the_numbers() -> None:

@@ -16,14 +16,24 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 import keras
 
-from model_build import ablate_precision, precision_text
-from model_build.ablation import Embeddings, agreement, fit_and_judge, split_cohort
+from model_build import precision_text
 from model_build.config import TrainConfig, TrunkConfig
-from model_build.evaluate import Estimate
-from model_build.network import build_network, save_trunk
-from model_build.precision import PRECISIONS, Converted, FloatInterpreter, Latencies, convert, embed, measure_latencies_ms, read_kernels
-from model_build.pruning import MagnitudePruning, cubic_share, prune_and_fine_tune, zero_share
-from model_build.train import Step
+from model_build.metrics.classification import Estimate
+from model_build.studies.precision import ablation
+from model_build.studies.variants import Embeddings, agreement, fit_and_judge, split_cohort
+from model_build.training.number_formats import (
+    PRECISIONS,
+    Converted,
+    FloatInterpreter,
+    Latencies,
+    convert,
+    embed,
+    measure_latencies_ms,
+    read_kernels,
+)
+from model_build.training.pruning import MagnitudePruning, cubic_share, prune_and_fine_tune, zero_share
+from model_build.training.train import Step
+from model_build.training.trunk.trunk import build_network, save_trunk
 
 TRUNK = TrunkConfig(block_count=3)
 
@@ -153,10 +163,10 @@ def test_heads_fitted_on_other_embeddings_than_they_are_used_on_lose() -> None:
     int8 = random.normal(size=(200, 4)).astype(np.float32)
     int8[:, 0] += 2.5 * targets[:, 1]
     other = int8[:100, ::-1].copy()  # the telling channel stands elsewhere
-    fit = ablate_precision.compare_head_fits(other, Embeddings(int8[:100], int8[100:]), cohort)
+    fit = ablation.compare_head_fits(other, Embeddings(int8[:100], int8[100:]), cohort)
     assert fit.difference["auc"].low > 0.1
     assert "wins" in precision_text.answer_head_fit(fit)
-    same = ablate_precision.compare_head_fits(int8[:100], Embeddings(int8[:100], int8[100:]), cohort)
+    same = ablation.compare_head_fits(int8[:100], Embeddings(int8[:100], int8[100:]), cohort)
     assert same.difference["auc"] == Estimate(0.0, 0.0, 0.0)
     assert "no measurable difference" in precision_text.answer_head_fit(same)
 
@@ -167,7 +177,7 @@ def test_a_whole_ablation_has_every_variant(tmp_path: Path) -> None:
     cohort = split_cohort(images, build_config("binary", ["no", "yes"], ["yes"]))
     keras.utils.set_random_seed(6)
     save_trunk(build_network(TRUNK, SIDE, SIDE), tmp_path / "measured-trunk.npz")
-    found = ablate_precision.measure_precision(tmp_path, images, cohort, tmp_path, epochs=1)
+    found = ablation.measure_precision(tmp_path, images, cohort, tmp_path, epochs=1)
     assert [v.name for v in found.variants] == [*PRECISIONS, "int8 fine-tuned", "int8 pruned 50 %", "int8 pruned 75 %"]
     by_name = {v.name: v for v in found.variants}
     assert by_name["float32"].auc_difference.value == 0.0
@@ -191,21 +201,21 @@ def test_pruned_weights_are_kept_until_something_changes(tmp_path: Path, monkeyp
         pruning.choose(1.0)
         pruning.apply()
 
-    monkeypatch.setattr(ablate_precision, "prune_and_fine_tune", zero_at_once)
-    trained = ablate_precision.TrainedTrunk(path, cohort_of("binary", images.targets, ["no", "yes"], ["yes"]), images)
+    monkeypatch.setattr(ablation, "prune_and_fine_tune", zero_at_once)
+    trained = ablation.TrainedTrunk(path, cohort_of("binary", images.targets, ["no", "yes"], ["yes"]), images)
     for epochs in (1, 1, 2):
-        assert zero_share(ablate_precision.prune(trained, 0.5, epochs, tmp_path, lambda step: None)) >= 0.5
+        assert zero_share(ablation.prune(trained, 0.5, epochs, tmp_path, lambda step: None)) >= 0.5
     assert asked == [(0.5, 1), (0.5, 2)]
     save_trunk(build_network(TRUNK, SIDE, SIDE), path)
     assert trained.config == config
-    ablate_precision.prune(trained, 0.5, 1, tmp_path, lambda step: None)
+    ablation.prune(trained, 0.5, 1, tmp_path, lambda step: None)
     assert len(asked) == 2, "the same weights again"
 
 
 def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
     found = ablation_of([FLOAT32, variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4), DENSE])
     precision_text.write_precision(found, tmp_path)
-    assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablate_precision.PrecisionAblation) == found
+    assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablation.PrecisionAblation) == found
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "precision.md").read_text()
     assert all(f"| {v.name} |" in text for v in found.variants)
@@ -214,14 +224,12 @@ def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
 
 def test_a_run_without_a_trunk_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"measured-trunk\.npz: missing"):
-        ablate_precision.trunk_path(tmp_path, build_config("binary", ["no", "yes"], ["yes"]))
+        ablation.trunk_path(tmp_path, build_config("binary", ["no", "yes"], ["yes"]))
 
 
-def variant(
-    name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object
-) -> ablate_precision.Variant:
+def variant(name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object) -> ablation.Variant:
     figure = Estimate(0.99, 0.98, 1.0)
-    plain = ablate_precision.Variant(
+    plain = ablation.Variant(
         name=name,
         compared_with="float32",
         file_bytes=file_bytes,
@@ -240,12 +248,10 @@ def variant(
     return msgspec.structs.replace(plain, **changes)
 
 
-def ablation_of(variants: list[ablate_precision.Variant]) -> ablate_precision.PrecisionAblation:
+def ablation_of(variants: list[ablation.Variant]) -> ablation.PrecisionAblation:
     nothing = {name: Estimate(0.0, -0.001, 0.001) for name in ("auc", "sensitivity", "specificity", "balanced_accuracy")}
-    fit = ablate_precision.HeadFit(on_float=nothing, on_int8=nothing, difference=nothing)
-    return ablate_precision.PrecisionAblation(
-        held_out_images=1000, held_out_patients=600, fine_tuning_epochs=3, variants=variants, head_fit=fit
-    )
+    fit = ablation.HeadFit(on_float=nothing, on_int8=nothing, difference=nothing)
+    return ablation.PrecisionAblation(held_out_images=1000, held_out_patients=600, fine_tuning_epochs=3, variants=variants, head_fit=fit)
 
 
 FLOAT32 = variant("float32", (0, 0, 0), 4_000_000, 1.0)

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model_build.audit import Audit, audit_examples
-from model_build.audit_text import alarms_of, render_audit
 from model_build.cli import cli
 from model_build.config import SourceConfig
+from model_build.data.audit.audit import Audit, audit_examples
+from model_build.data.audit.pseudonyms import Pseudonyms
+from model_build.data.audit.shortcuts import Shortcut, measure_shortcuts
+from model_build.data.audit.text import alarms_of, render_audit
 from model_build.data.layouts.reading import list_examples
-from model_build.data.phantom import draw_phantom
-from model_build.data.pseudonyms import Pseudonyms
-from model_build.data.shortcuts import Shortcut, measure_shortcuts
+from model_build.data.phantom.draw import draw_phantom
 from model_build.data.similarity import HASH_LIMIT_BITS, hamming_pairs, near_identical_pairs, thumbnail
 
 PATTERN = r"^(p\d+)"

@@ -10,8 +10,8 @@ import pytest
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from model_build.augment import BRIGHTEST_BORDER, augment  # noqa: E402
 from model_build.config import AugmentationConfig  # noqa: E402
+from model_build.training.augment import BRIGHTEST_BORDER, augment  # noqa: E402
 
 NOTHING = AugmentationConfig(
     flip=False, rotation_deg=0, scale=0, aspect=0, shift=0, gamma=1, brightness=0, contrast=0, blur_probability=0, noise=0

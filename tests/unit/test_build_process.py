@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import runs
 
-from model_build.build_process import Failure, Order, build_apart
+from model_build.experiments.build_process import Failure, Order, build_apart
 from model_build.progress import BarProgress, EpochProgress, NoProgress, make_progress
 
 
@@ -53,7 +53,7 @@ def test_a_build_ends_when_its_parent_is_killed(tmp_path: Path, repository: Path
     Result: the build's process ends too, so that the next command is alone in the folder.
     """
     program = (
-        "import pathlib, sys; from support import runs; from model_build.build_process import Order, build_apart;"
+        "import pathlib, sys; from support import runs; from model_build.experiments.build_process import Order, build_apart;"
         "build_apart(Order(pathlib.Path(sys.argv[1]), '', pathlib.Path('.')), runs.last_for_ever)"
     )
     environment = os.environ | {"PYTHONPATH": f"{repository}:{repository / 'tests'}"}

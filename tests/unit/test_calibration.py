@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge_agent.errors import ConfigError
 from edge_agent.inference.head import IsotonicCalibration, PlattCalibration, TemperatureCalibration
 from edge_agent.inference.scoring import calibrate
-from model_build.calibration import FITTERS, choose_calibration, fit_isotonic, fit_platt, fit_temperature, log_loss
+from model_build.evaluation.calibration import FITTERS, choose_calibration, fit_isotonic, fit_platt, fit_temperature, log_loss
 
 
 def drawn(count: int, slope: float, intercept: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -13,10 +13,10 @@ tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import keras  # noqa: E402
 
 from model_build.config import AugmentationConfig, DistillationConfig, TrainConfig  # noqa: E402
-from model_build.distill import Distillation  # noqa: E402
-from model_build.efficientnet import build_efficientnet_lite0  # noqa: E402
-from model_build.tiny import build_tiny  # noqa: E402
-from model_build.train import Phase, Trainer  # noqa: E402
+from model_build.training.distillation import Distillation  # noqa: E402
+from model_build.training.train import Phase, Trainer  # noqa: E402
+from model_build.training.trunk.efficientnet import build_efficientnet_lite0  # noqa: E402
+from model_build.training.trunk.tiny import build_tiny  # noqa: E402
 
 NOTHING = AugmentationConfig(
     flip=False, rotation_deg=0, scale=0, aspect=0, shift=0, gamma=1, brightness=0, contrast=0, blur_probability=0, noise=0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import DiskFullError
-from model_build.epochs import NOTHING_DONE, Done, EpochLog, read_epochs
+from model_build.training.epoch_log import NOTHING_DONE, Done, EpochLog, read_epochs
 
 
 def test_lines_beyond_the_checkpoint_are_dropped_and_new_ones_follow(tmp_path: Path) -> None:

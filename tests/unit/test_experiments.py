@@ -10,9 +10,9 @@ import pytest
 from support.runs import CONFIG, FakeBuilds, write_run
 
 from edge_agent.errors import ConfigError, StorageError
-from model_build.build_process import Failure
-from model_build.comparison import COLUMNS, compare, find_figure, render_comparison, write_comparison
-from model_build.experiments import (
+from model_build.experiments.build_process import Failure
+from model_build.experiments.comparison import COLUMNS, compare, find_figure, render_comparison, write_comparison
+from model_build.experiments.plan import (
     Experiment,
     chosen_columns,
     entrants,

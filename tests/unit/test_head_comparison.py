@@ -13,7 +13,7 @@ from edge_agent.errors import ConfigError, ModelError
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
 from model_build.config import HeadConfig, HeadKind
-from model_build.head_comparison import compare_heads, every_kind, read_model, render_comparison
+from model_build.studies.head_comparison import compare_heads, every_kind, read_model, render_comparison
 
 CONTRACT = InputContract(rows=160, columns=160)
 

@@ -13,7 +13,7 @@ from support.run_folders import draw_run
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.manifest import OperatingPoint
-from model_build.held_out import read_held_out, worst_mistakes
+from model_build.evaluation.held_out_outputs import read_held_out, worst_mistakes
 
 POINTS = [OperatingPoint(labels=[label], threshold=0.5, target="tests", review_low=0.4, review_high=0.6) for label in ("Effusion", "Mass")]
 

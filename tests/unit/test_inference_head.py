@@ -17,7 +17,7 @@ from edge_agent.inference import head as format_of_heads
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
 from edge_agent.inference.head import LinearHead, LogisticRegressionHead, PlattCalibration, encode_heads, read_heads
 from edge_agent.inference.scoring import FOREST_CLIP, make_scorer
-from model_build import estimators
+from model_build.heads import estimators
 
 
 def a_head(coefficients: list[float], calibration: PlattCalibration = PlattCalibration(1.0, 0.0)) -> LogisticRegressionHead:  # noqa: B008

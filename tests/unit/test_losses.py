@@ -7,7 +7,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from model_build.losses import (  # noqa: E402
+from model_build.training.losses import (  # noqa: E402
     FINDING_WEIGHT_LIMIT,
     balanced_class_weights,
     balanced_finding_weights,

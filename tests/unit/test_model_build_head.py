@@ -10,7 +10,7 @@ from edge_agent.inference.head import PlattCalibration
 from edge_agent.inference.scoring import LabelScorer, make_scorer
 from edge_agent.records import Task
 from model_build.config import HeadConfig
-from model_build.head import calibrated, fit_head, fit_heads, head_logits, label_probabilities, scored_labels
+from model_build.heads.fit import calibrated, fit_head, fit_heads, head_logits, label_probabilities, scored_labels
 
 
 def embeddings(count: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,9 @@ from edge_agent.errors import ConfigError, ModelError
 keras = pytest.importorskip("keras", reason="TensorFlow is not installed")
 
 from model_build.config import TrunkConfig  # noqa: E402
-from model_build.efficientnet import BLOCKS, build_efficientnet_lite0, load_imagenet_weights  # noqa: E402
-from model_build.network import (  # noqa: E402
+from model_build.training.trunk.efficientnet import BLOCKS, build_efficientnet_lite0, load_imagenet_weights  # noqa: E402
+from model_build.training.trunk.imagenet_weights import imagenet_weights_path, read_state_dict  # noqa: E402
+from model_build.training.trunk.trunk import (  # noqa: E402
     INPUT_DIVISOR,
     TRAINING_HEAD,
     build_network,
@@ -22,7 +23,6 @@ from model_build.network import (  # noqa: E402
     parameter_count,
     save_trunk,
 )
-from model_build.weights import imagenet_weights_path, read_state_dict  # noqa: E402
 
 
 def test_shapes_and_size_after_eleven_blocks() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import ConfigError
 from model_build.config import DecisionConfig
-from model_build.operating_point import choose_operating_point, threshold_interval
+from model_build.evaluation.operating_point import choose_operating_point, threshold_interval
 
 LABELS = ["SICK"]
 

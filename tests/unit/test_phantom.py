@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edge_agent.errors import ConfigError
-from model_build.data.phantom import draw_phantom, save_phantom
+from model_build.data.phantom.draw import draw_phantom, save_phantom
 
 SEEDS = range(3)
 

@@ -11,9 +11,9 @@ import pytest
 from support.runs import CONFIG
 
 from edge_agent.errors import ConfigError
-from model_build.augmentation_presets import augmentation_preset
 from model_build.config import AugmentationConfig, parse_build_config
-from model_build.recipes import DEFAULT_BASE, KEYS, Recipe, read_recipes
+from model_build.experiments.recipes import DEFAULT_BASE, KEYS, Recipe, read_recipes
+from model_build.training.augmentation_presets import augmentation_preset
 
 WHOLE = {
     "epochs": 5,

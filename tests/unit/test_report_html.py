@@ -20,18 +20,18 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from support.run_folders import DrawnRun, draw_run
 
 from edge_agent.records import Task
-from model_build import figures, threshold_figures
-from model_build.ablation_output import markdown_table
-from model_build.curves import RiskCoverage
-from model_build.epochs import Epoch, read_epochs
-from model_build.evaluate import Scored, roc_auc
-from model_build.held_out import read_held_out
-from model_build.report_figures import gather_evidence, measure_calibration_errors
-from model_build.report_html import rewrite_html_report, write_html_report
-from model_build.report_tables import class_rows, coverage_rows, distance_from_points
-from model_build.subgroups import measure_subgroups
-from model_build.training_figure import draw_training
-from model_build.written_parts import Block, read_markdown, read_parts
+from model_build.evaluation.held_out_outputs import read_held_out
+from model_build.evaluation.subgroups import measure_subgroups
+from model_build.metrics.classification import Scored, roc_auc
+from model_build.metrics.curves import RiskCoverage
+from model_build.report import curve_figures, score_figures
+from model_build.report.figures import gather_evidence, measure_calibration_errors
+from model_build.report.html import rewrite_html_report, write_html_report
+from model_build.report.studies import Block, read_markdown, read_parts
+from model_build.report.tables import class_rows, coverage_rows, distance_from_points
+from model_build.report.training_figure import draw_training
+from model_build.studies.output import markdown_table
+from model_build.training.epoch_log import Epoch, read_epochs
 
 PROBABILITIES = np.array([0.95, 0.55, 0.2, 0.02, 0.6, 0.99], np.float32)
 POSITIVE = np.array([True, True, True, False, False, False])
@@ -128,7 +128,7 @@ def test_curves_are_of_the_same_auc_as_the_report(runs: dict[str, DrawnRun]) -> 
     for run in runs.values():
         evidence = gather_evidence(read_held_out(run.folder / "held_out.npz"), run.report, run.config)
         for scored, entry in zip(evidence.scored, run.report.measured.points, strict=True):
-            curve = threshold_figures.measure_curves(entry.name, scored, evidence.kept.patients, 1, with_point=True)["roc"]
+            curve = curve_figures.measure_curves(entry.name, scored, evidence.kept.patients, 1, with_point=True)["roc"]
             assert curve.area == pytest.approx(entry.metrics["auc"].value)
             assert np.all((curve.low <= curve.values + 1e-9) & (curve.values <= curve.high + 1e-9))
             assert curve.point is not None
@@ -210,17 +210,17 @@ def test_a_folder_that_is_no_run_is_named(runs: dict[str, DrawnRun], tmp_path: P
 
 def test_figures_are_svg_and_the_same_each_time(runs: dict[str, DrawnRun]) -> None:
     never = Scored(PROBABILITIES, POSITIVE, np.zeros(6, np.bool_), PATIENTS)
-    curves = threshold_figures.measure_curves("OPACITY", never, PATIENTS, 1, with_point=True)
-    shown = figures.Calibrated("OPACITY", PROBABILITIES, POSITIVE, 0.1)
+    curves = curve_figures.measure_curves("OPACITY", never, PATIENTS, 1, with_point=True)
+    shown = score_figures.Calibrated("OPACITY", PROBABILITIES, POSITIVE, 0.1)
     risk = RiskCoverage(distance_from_points([SCORED], [0.5]), SCORED.predicted != SCORED.positive)
     drawn = [
-        *(threshold_figures.draw_curves([curve]) for curve in curves.values()),
-        threshold_figures.draw_curve_panels([curves["roc"]] * 7),
-        figures.draw_confusion(np.array([[8, 2], [1, 3]]), ["NORMAL", "OPACITY"]),
-        figures.draw_reliability(shown),
-        figures.draw_reliability_panels([shown, shown]),
-        figures.draw_risk_coverage(risk, PATIENTS, 0.9, "wrong labels", 1),
-        figures.draw_scores(PROBABILITIES, POSITIVE, ("NORMAL", "OPACITY"), 0.5, (0.4, 0.7)),
+        *(curve_figures.draw_curves([curve]) for curve in curves.values()),
+        curve_figures.draw_curve_panels([curves["roc"]] * 7),
+        score_figures.draw_confusion(np.array([[8, 2], [1, 3]]), ["NORMAL", "OPACITY"]),
+        score_figures.draw_reliability(shown),
+        score_figures.draw_reliability_panels([shown, shown]),
+        score_figures.draw_risk_coverage(risk, PATIENTS, 0.9, "wrong labels", 1),
+        score_figures.draw_scores(PROBABILITIES, POSITIVE, ("NORMAL", "OPACITY"), 0.5, (0.4, 0.7)),
         *(draw_training(read_epochs(run.folder / "epochs.jsonl")) for run in runs.values()),
         draw_training([Epoch("finish", 1, 0.7, 1.0)]),
         draw_training([Epoch("measure", 1, 0.7, 1.0)]),

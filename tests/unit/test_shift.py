@@ -7,8 +7,8 @@ import functools
 import numpy as np
 import pytest
 
-from model_build.data.phantom import draw_phantom
-from model_build.shift import AS_IT_IS, SHIFTS, Shift, ShiftedPixels
+from model_build.data.phantom.draw import draw_phantom
+from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS, Shift, ShiftedPixels
 
 BY_NAME = {shift.name: shift for shift in SHIFTS}
 

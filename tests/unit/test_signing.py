@@ -17,7 +17,7 @@ from edge_agent.errors import ModelSignatureError
 from edge_agent.inference.bundle import BUNDLE_FILES, default_bundle_path, load_bundle
 from edge_agent.inference.signature import parse_public_key
 from model_build import cli
-from model_build.signing import PRIVATE_KEY_NAME
+from model_build.bundle.signing import PRIVATE_KEY_NAME
 
 
 def build(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:

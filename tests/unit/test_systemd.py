@@ -18,7 +18,7 @@ import pytest
 
 from edge_agent.config import BOX_CONFIG, HOME_VARIABLE
 from edge_agent.surfaces import systemd
-from model_build.data.phantom import save_phantom
+from model_build.data.phantom.draw import save_phantom
 
 INSTALLED = "/opt/edge-agent/current/bin/edge-agent"
 

@@ -14,11 +14,11 @@ from edge_agent.errors import ConfigError, ModelError
 
 keras = pytest.importorskip("keras", reason="TensorFlow is not installed")
 
+from model_build.bundle.write import pack_arrays  # noqa: E402
 from model_build.config import BuildConfig, TrunkConfig, load_build_config  # noqa: E402
-from model_build.held_out import HeldOut  # noqa: E402
-from model_build.network import TRAINING_HEAD, build_network, save_trunk  # noqa: E402
-from model_build.package import pack_arrays  # noqa: E402
-from model_build.teacher import load_teacher  # noqa: E402
+from model_build.evaluation.held_out_outputs import HeldOut  # noqa: E402
+from model_build.training.teacher import load_teacher  # noqa: E402
+from model_build.training.trunk.trunk import TRAINING_HEAD, build_network, save_trunk  # noqa: E402
 
 FINGERPRINT = "ab" * 32
 HELD_OUT = np.arange(10) % 5 == 0

@@ -14,8 +14,8 @@ keras = pytest.importorskip("keras", reason="TensorFlow is not installed")
 
 from edge_agent.inference.interpreter import Interpreter  # noqa: E402
 from model_build.config import TrainConfig, TrunkConfig, load_build_config  # noqa: E402
-from model_build.network import INPUT_DIVISOR, build_network, multiply_adds  # noqa: E402
-from model_build.quantize import convert_to_int8  # noqa: E402
+from model_build.training.quantize import convert_to_int8  # noqa: E402
+from model_build.training.trunk.trunk import INPUT_DIVISOR, build_network, multiply_adds  # noqa: E402
 
 MLPERF_TINY_BYTES = 333_288
 """The visual-wake-words model of MLPerf Tiny v1.0, int8."""

@@ -16,8 +16,8 @@ from support.no_network import skip_unless_possible
 from support.runs import CONFIG, THUMBNAIL, page, render_page, write_run
 
 from edge_agent.errors import ConfigError
+from model_build.experiments.tracking.run import TrackedRun, final_figures, shareable_files, track_run
 from model_build.run_folder import read_run
-from model_build.tracking import TrackedRun, final_figures, shareable_files, track_run
 
 
 def skip_without(*libraries: str) -> None:

@@ -12,9 +12,9 @@ from edge_agent.errors import DiskFullError, ModelError
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from model_build.config import AugmentationConfig, TrainConfig  # noqa: E402
-from model_build.efficientnet import build_efficientnet_lite0  # noqa: E402
-from model_build.network import INPUT_DIVISOR  # noqa: E402
-from model_build.train import Phase, Step, Trainer, one_cycle  # noqa: E402
+from model_build.training.train import Phase, Step, Trainer, one_cycle  # noqa: E402
+from model_build.training.trunk.efficientnet import build_efficientnet_lite0  # noqa: E402
+from model_build.training.trunk.trunk import INPUT_DIVISOR  # noqa: E402
 
 
 def test_one_cycle_rises_and_falls() -> None:

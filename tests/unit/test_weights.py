@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import ModelError
-from model_build.weights import imagenet_weights_path, read_state_dict
+from model_build.training.trunk.imagenet_weights import imagenet_weights_path, read_state_dict
 
 
 def test_reads_the_imagenet_weights() -> None:

@@ -1,0 +1,154 @@
+"""One build in a process of its own: its memory ends with it, its threads can be limited, and its crash is one failed build."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from edge_agent.errors import ConfigError, EdgeAgentError
+from model_build.libraries import explain_missing
+from model_build.run_folder import CONFIG, ENVIRONMENT, EPOCHS, prepare_out, write_json
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What shall be built where. ``threads`` is None where the machine decides; ``verbose`` is 0, 1 or 2 as in a recipe."""
+
+    folder: Path
+    config_text: str
+    data: Path
+    threads: int | None = None
+    verbose: int = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a build did not finish, in words, and the exit code that belongs to it."""
+
+    message: str
+    exit_code: int
+
+
+def build(order: Order) -> None:
+    """Build what an order says in this process, from its last finished epoch on where there is one.
+
+    Raises
+    ------
+    EdgeAgentError
+        As the build does.
+    """
+    # TensorFlow writes its start-up lines past Python; only its errors are for the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model_build.build import Build
+    from model_build.bundle.write import environment
+    from model_build.config import load_build_config
+    from model_build.progress import make_progress
+
+    resume = prepare_out(order.folder, order.config_text, resume=True, warn=lambda _: None)
+    write_json(order.folder / ENVIRONMENT, environment() | {"threads": order.threads})
+    with make_progress(order.verbose, order.folder / EPOCHS) as progress:
+        Build(load_build_config(order.folder / CONFIG), order.data, order.folder, progress).run(resume=resume)
+
+
+def limit_threads(count: int) -> None:
+    """Let this process, which has not imported TensorFlow yet, compute on ``count`` threads.
+
+    Where the system can, the process is also kept on so many cores: decoding, scikit-learn and the int8 interpreter each make a thread for
+    every core, and then share these.
+    """
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(count)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:count]))
+
+
+def _end_with_parent() -> None:
+    """Two builds must not write into one folder: when the parent was killed, a second one may be started at any moment."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(INTERRUPTED)
+
+
+def _work(order: Order, work: Callable[[Order], None], outcome: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        if order.threads is not None:
+            limit_threads(order.threads)
+        work(order)
+    except EdgeAgentError as fault:
+        outcome.send(Failure(str(fault), fault.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as fault:
+        missing = explain_missing(fault) if isinstance(fault, ModuleNotFoundError) else None
+        if missing is None:
+            outcome.send(Failure(f"a fault nobody foresaw ({type(fault).__name__}: {fault})", EdgeAgentError.exit_code))
+            raise
+        outcome.send(Failure(missing, ConfigError.exit_code))
+    else:
+        outcome.send(None)
+
+
+def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure | None:
+    """Build in a new process and wait for its end.
+
+    Parameters
+    ----------
+    order : Order
+    work : callable
+        What the new process does; a function that stands in a module.
+
+    Returns
+    -------
+    Failure or None
+        None where the build finished.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the new process has ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(order, work, sender), name=f"build of {order.folder.name}")
+    process.start()
+    sender.close()
+    try:
+        outcome: Failure | None = receiver.recv()
+        process.join()
+    except EOFError:
+        process.join()
+        return _unsaid(process.exitcode or 0)
+    except KeyboardInterrupt:
+        # Ctrl-C reaches the whole process group: the build ends by itself, with its last epoch kept.
+        process.join(_PATIENCE_S)
+        process.kill()
+        process.join()
+        raise
+    finally:
+        receiver.close()
+    return outcome
+
+
+def _unsaid(exit_code: int) -> Failure:
+    """The failure of a process that ended without a word."""
+    if exit_code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if exit_code >= 0:
+        return Failure(f"the build ended with exit code {exit_code} and said nothing", EdgeAgentError.exit_code)
+    name = signal.Signals(-exit_code).name
+    hint = "; the system does this when memory runs out: lower batch_size or the image size" if name == "SIGKILL" else ""
+    return Failure(f"the build was ended by {name}{hint}", EdgeAgentError.exit_code)

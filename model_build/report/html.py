@@ -1,0 +1,161 @@
+"""The report as one HTML file that needs nothing else: no script, no network; figures and thumbnails stand inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import ConfigError
+from model_build.config import BuildConfig, load_build_config
+from model_build.data.images import ImageSet, read_images
+from model_build.evaluation.held_out_metrics import Measured
+from model_build.evaluation.held_out_outputs import HeldOut, read_held_out
+from model_build.evaluation.subgroups import measure_subgroups
+from model_build.report.figures import draw_figures, gather_evidence, measure_calibration_errors
+from model_build.report.markdown import NOTICE, Report, decode_report, metric_name, shortcut_sentence, split_name, who_was_trained_on
+from model_build.report.mistakes import show_mistakes
+from model_build.report.studies import Part, read_parts
+from model_build.report.tables import class_rows, counts_table, coverage_rows, finding_rows
+from model_build.run_folder import write_whole
+from model_build.training.epoch_log import Epoch, read_epochs
+
+
+def _confusion(measured: Measured, config: BuildConfig) -> tuple[NDArray[np.int64], list[str]]:
+    """``counts[truth, said]`` and the classes; empty where an image may have several labels."""
+    labels, entry = config.source.labels, measured.points[0]
+    if config.task == "multilabel":
+        return np.zeros((0, 0), np.int64), []
+    if config.task == "multiclass":
+        return np.array(measured.class_confusion, np.int64), labels
+    matrix = entry.confusion
+    negative = next(label for label in labels if label not in entry.point.labels)
+    counts = [[matrix.true_negative, matrix.false_positive], [matrix.false_negative, matrix.true_positive]]
+    return np.array(counts, np.int64), [negative, entry.name]
+
+
+def render_html(
+    report: Report, config: BuildConfig, kept: HeldOut, *, images: ImageSet | None, epochs: list[Epoch], parts: list[Part]
+) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    report, config
+        As they stand in the run folder.
+    kept : HeldOut
+        Scores and truth of the held-out images.
+    images : ImageSet or None
+        The build's images: the worst mistakes are then shown as thumbnails, and the report must stay with the data.
+    epochs : list of Epoch
+        Of the training; empty where there was none.
+    parts : list of Part
+        What other commands wrote into the run folder.
+
+    Returns
+    -------
+    str
+        One HTML document. No file name and no patient stands in it.
+    """
+    measured, points = report.measured, report.measured.points
+    evidence = gather_evidence(kept, report, config)
+    counts, classes = _confusion(measured, config)
+    errors = measure_calibration_errors(evidence)
+    heads = [entry.name for entry in points] if config.task != "multiclass" else config.source.labels
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["metric"] = metric_name
+    fields: dict[str, Any] = {
+        "notice": NOTICE,
+        "report": report,
+        "measured": measured,
+        "config": config,
+        "points": points,
+        "split": split_name(measured),
+        "who": who_was_trained_on(report),
+        "shortcut": shortcut_sentence(report),
+        "shortcut_alarm": any(entry.alarm for entry in report.shortcuts),
+        "counts": counts_table(report, kept),
+        "figures": draw_figures(evidence, counts, classes, errors, epochs),
+        "classes": class_rows(counts, classes) if classes else finding_rows(points),
+        "calibration_errors": errors,
+        "calibrations": list(zip(heads, measured.calibrations, strict=True)),
+        "coverages": coverage_rows(evidence.scored, evidence.thresholds, evidence.reviewed),
+        "subgroups": measure_subgroups(kept, evidence.scored, measured, config),
+        "parts": parts,
+        "mistake_count": int(sum((one.predicted != one.positive).sum() for one in evidence.scored)),
+        "mistakes": None if images is None else show_mistakes(kept, images, evidence.scored, points, config.source.labels, config.task),
+    }
+    return environment.get_template("report.html.j2").render(fields)
+
+
+def _read_report(path: Path) -> Report:
+    try:
+        return decode_report(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
+    except (OSError, msgspec.DecodeError) as fault:
+        raise ConfigError(f"{path}: is not a report of this version ({fault}); train again") from fault
+
+
+def _read_epochs(path: Path) -> list[Epoch]:
+    try:
+        # A build that fits only a head has no epochs.
+        return read_epochs(path) if path.exists() else []
+    except (OSError, msgspec.DecodeError) as fault:
+        raise ConfigError(f"{path}: is not what a build wrote ({fault}); train again, or remove it") from fault
+
+
+def write_html_report(folder: Path, report: Report, config: BuildConfig, images: ImageSet | None) -> Path:
+    """Write ``report.html`` into a run folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds held_out.npz, epochs.jsonl, and what the commands wrote that look at one question each.
+    report, config
+        The build's numbers, and what it was asked for.
+    images : ImageSet or None
+        The build's images, for the thumbnails of the worst mistakes.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ConfigError
+        If held_out.npz is missing, or ``images`` are not those that the run was built from.
+    DiskFullError, StorageError
+        If it can not be written.
+    """
+    if images is not None and images.fingerprint != report.fingerprint:
+        raise ConfigError(f"{folder}: was built from other images than those of --data; name the folder it was trained on")
+    kept, epochs = read_held_out(folder / "held_out.npz"), _read_epochs(folder / "epochs.jsonl")
+    page = render_html(report, config, kept, images=images, epochs=epochs, parts=read_parts(folder))
+    path = folder / "report.html"
+    write_whole(path, page.encode())
+    return path
+
+
+def rewrite_html_report(folder: Path, data: Path | None) -> Path:
+    """Write ``report.html`` again from the files of a finished run; with images where ``data``, the folder it was trained on, is given.
+
+    Raises
+    ------
+    ConfigError
+        If config.toml or report.json is missing; and as :func:`write_html_report`.
+    """
+    report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
+    images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / "pixels")
+    return write_html_report(folder, report, config, images)

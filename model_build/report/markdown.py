@@ -1,0 +1,371 @@
+"""The build's report and the model card, written from the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edge_agent.records import Task
+from model_build.config import BuildConfig
+from model_build.data.audit.shortcuts import Shortcut
+from model_build.evaluation.held_out_metrics import MIN_POSITIVES, Counts, Measured, PointMeasured
+from model_build.heads.raw_pixel_baseline import SIDE_PX
+
+NOTICE = "Decision support for triage. Not a diagnosis, not a certified medical device."
+METRIC_NAMES = {
+    "auc": "AUC",
+    "mean_auc": f"mean AUC over labels with {MIN_POSITIVES} or more positive images",
+    "mean_auc_raw_pixels": "the same of raw pixels alone",
+    "accuracy": "accuracy",
+    "accuracy_most_probable": "accuracy of the most probable class",
+    "mean_recall": "mean recall of the classes",
+    "balanced_accuracy": "balanced accuracy",
+}
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that ``report.json`` holds."""
+
+    name: str
+    version: str
+    serial: int
+    task: Task
+    left_out: dict[str, int]
+    leakage: str
+    shortcuts: list[Shortcut]
+    fingerprint: str
+    measured: Measured
+    shipped: Counts
+    shipped_finish_epochs: int
+    shipped_agreement_with_measured: float
+    model_size_bytes: int
+    multiply_adds: int
+    embedding_size: int
+    latency_ms: dict[str, float]
+    build_seconds: float
+    environment: dict[str, Any]
+
+
+def decode_report(content: bytes) -> Report:
+    """Read ``report.json``.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it is not what a build of this version wrote.
+    """
+    return msgspec.convert(_with_nan(msgspec.json.decode(content)), Report)
+
+
+def _with_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that could not be computed stands as null, and is NaN again here."""
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    figures = ("value", "low", "high", "float_auc", "int8_auc")
+    return {key: float("nan") if item is None and key in figures else _with_nan(item) for key, item in value.items()}
+
+
+def metric_name(key: str) -> str:
+    """The name of a figure as people read it."""
+    return METRIC_NAMES.get(key, key.replace("_", " "))
+
+
+def metrics_for_manifest(measured: Measured) -> dict[str, Any]:
+    """The part of the measurement that travels inside the bundle."""
+    return {
+        "split": split_name(measured),
+        "held_out": msgspec.to_builtins(measured.held_out),
+        "interval": "95 %, bootstrap over patients",
+        "overall": msgspec.to_builtins(measured.overall),
+        "points": {
+            entry.name: {
+                "threshold": msgspec.to_builtins(entry.threshold_interval),
+                "at_operating_point": msgspec.to_builtins(entry.metrics),
+                "operating_point_cross_fitted": msgspec.to_builtins(entry.metrics_cross_fitted),
+                "confusion": msgspec.to_builtins(entry.confusion),
+                "float_auc": entry.float_auc,
+                "int8_auc": entry.int8_auc,
+                "float_int8_agreement": entry.float_int8_agreement,
+            }
+            for entry in measured.points
+        },
+    }
+
+
+def split_name(measured: Measured) -> str:
+    """The split in words."""
+    if measured.fold_count:
+        return (
+            f"{measured.fold_count}-fold cross-validation over {measured.held_out.patients} patients, stratified by class: each image is"
+            " scored by a model that was trained on the patients of the other folds"
+        )
+    if measured.official_split:
+        return "the data set's own split"
+    return f"{measured.held_out.patients} patients held out, stratified by class, of the same source as the training images"
+
+
+def who_was_trained_on(report: Report) -> str:
+    """In words: on whom the measured model and the one that ships were trained."""
+    agreement = f" On all images its labels agree with the measured model's on {report.shipped_agreement_with_measured:.2%}."
+    if report.measured.fold_count:
+        return (
+            f"The figures belong to {report.measured.fold_count} models, each trained on the patients of all folds but one. The model that"
+            " ships was trained in the same way on all patients; calibration, operating points, review bands and novelty limit are those"
+            " chosen on the folds' held-out patients. The shipped model itself has therefore no held-out figures from this data."
+            + agreement
+        )
+    if report.shipped_finish_epochs == 0:
+        return "The model that ships is the measured one: the held-out patients were never trained on."
+    return (
+        f"The figures belong to the model trained on the training patients only. The model that ships went on from it for"
+        f" {report.shipped_finish_epochs} epochs on all patients, held-out ones included, and its head was fitted again on all of them;"
+        " calibration, operating point, review band and novelty limit are those chosen on the held-out patients. The shipped model itself"
+        " has therefore no held-out figures from this data." + agreement
+    )
+
+
+def summary_lines(report: Report) -> list[str]:
+    """The figures that a finished build tells first."""
+    measured = report.measured
+    where = f"{measured.fold_count}-fold cross-validation over patients" if measured.fold_count else "held-out patients"
+    if measured.overall:
+        return [f"{where}, int8: {metric_name(key)} {value}" for key, value in measured.overall.items()]
+    metrics = measured.points[0].metrics
+    return [
+        f"{where}, int8: AUC {metrics['auc']}",
+        f"at the operating point: sensitivity {metrics['sensitivity']}, specificity {metrics['specificity']}",
+    ]
+
+
+def shortcut_sentence(report: Report) -> str:
+    """In words: how well the classes can be told without looking at the picture; empty where that was not measured."""
+    if not report.shortcuts:
+        return ""
+    worst = max(report.shortcuts, key=lambda entry: entry.together)
+    alone = {"file size": worst.file_size, "image size": worst.image_size, "mean intensity": worst.mean_intensity}
+    name = max(alone, key=lambda key: alone[key])
+    text = (
+        f"Without looking at the picture, {worst.label} is guessed from file size, image size and mean intensity with AUC"
+        f" {worst.together:.2f} ({name} alone: {alone[name]:.2f})."
+    )
+    if worst.alarm:
+        text += " That is an alarm: the classes were made differently, and the model may have learned how instead of the disease."
+    return text
+
+
+def _counts_row(title: str, counts: Counts) -> str:
+    labels = ", ".join(f"{name} {count}" for name, count in counts.per_label.items())
+    return f"| {title} | {counts.images} | {counts.patients} | {labels} |"
+
+
+def _counts_table(report: Report, measured_title: str, shipped_title: str) -> list[str]:
+    measured = report.measured
+    rows = ["| | images | patients | per label |", "|---|---|---|---|"]
+    if measured.fold_count == 0:
+        rows.append(_counts_row(measured_title, measured.training))
+    held_out = f"held out, each in one of {measured.fold_count} folds" if measured.fold_count else "held out"
+    return [*rows, _counts_row(held_out, measured.held_out), _counts_row(shipped_title, report.shipped)]
+
+
+def _point_table(entry: PointMeasured) -> list[str]:
+    rows = ["| | at the operating point | operating point cross-fitted |", "|---|---|---|"]
+    for name, estimate in entry.metrics.items():
+        other = entry.metrics_cross_fitted.get(name)
+        rows.append(f"| {metric_name(name)} | {estimate} | {other if other is not None else ''} |")
+    return [*rows, f"| AUC of raw pixels alone (logistic regression, {SIDE_PX} x {SIDE_PX}) | {entry.baseline_auc} | |"]
+
+
+def _findings_table(measured: Measured) -> list[str]:
+    """One row for each operating point, for builds with several."""
+    rows = [
+        "| finding | positive images | AUC | AUC, raw pixels | sensitivity | specificity | operating point |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in measured.points:
+        crossed = entry.metrics_cross_fitted
+        rows.append(
+            f"| {entry.name} | {entry.positives} | {entry.metrics['auc']} | {entry.baseline_auc} | {crossed['sensitivity']} |"
+            f" {crossed['specificity']} | {entry.threshold_interval} |"
+        )
+    return [*rows, "", "Sensitivity and specificity: calibration and operating point chosen on other patients than those that are counted."]
+
+
+def _overall_table(measured: Measured) -> list[str]:
+    if not measured.overall:
+        return []
+    return ["| | cross-fitted |", "|---|---|", *[f"| {metric_name(key)} | {value} |" for key, value in measured.overall.items()], ""]
+
+
+def _class_table(measured: Measured, labels: list[str]) -> list[str]:
+    """The confusion matrix over all classes; empty where an image may have several labels."""
+    if not measured.class_confusion:
+        return []
+    head = ["| truth | " + " | ".join(f"said {label}" for label in labels) + " |", "|---|" + "---|" * len(labels)]
+    rows = [f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(labels, measured.class_confusion, strict=True)]
+    return [*head, *rows, ""]
+
+
+def _results(measured: Measured, config: BuildConfig) -> list[str]:
+    lines = _overall_table(measured)
+    if config.task == "multilabel":
+        return [*lines, *_findings_table(measured)]
+    if config.task == "multiclass":
+        lines += _class_table(measured, config.source.labels)
+        lines += [f"{measured.points[0].name} against the rest:", ""]
+    return lines + _point_table(measured.points[0])
+
+
+def _operating_points(measured: Measured) -> list[str]:
+    lines = []
+    for entry in measured.points:
+        point = entry.point
+        lines.append(
+            f"* {entry.name}: positive from {point.threshold:.4f} on ({point.target}; 95 % interval {entry.threshold_interval.low:.4f} to"
+            f" {entry.threshold_interval.high:.4f}); review band {point.review_low:.4f} to {point.review_high:.4f}."
+        )
+    if measured.decision.label_margin > 0:
+        lines.append(f"* Review, too, where the best class leads the next on its side by less than {measured.decision.label_margin:.4f}.")
+    return [
+        *lines,
+        "",
+        f"{measured.review_share_held_out:.1%} of the held-out images are sent to review for their score;"
+        f" {measured.novel_share_held_out:.1%} are called novel (limit: the {measured.decision.novelty_quantile:g} quantile of held-out"
+        " images).",
+    ]
+
+
+def _calibrations(measured: Measured, labels: list[str]) -> list[str]:
+    methods = list(measured.calibrations[0].log_losses)
+    head = ["| head | chosen | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
+    rows = [
+        f"| {label} | {chosen.method} | " + " | ".join(f"{chosen.log_losses[name]:.4f}" for name in methods) + " |"
+        for label, chosen in zip(labels, measured.calibrations, strict=True)
+    ]
+    return [*head, *rows, "", "Mean log loss in nats on held-out patients that the method was not fitted on."]
+
+
+def _float_against_int8(measured: Measured) -> list[str]:
+    rows = ["| | AUC, float | AUC, int8 | same outcome |", "|---|---|---|---|"]
+    for entry in measured.points:
+        rows.append(f"| {entry.name} | {entry.float_auc:.4f} | {entry.int8_auc:.4f} | {entry.float_int8_agreement:.2%} |")
+    return rows
+
+
+def render_report(report: Report, config: BuildConfig) -> str:
+    """The report as Markdown."""
+    measured, heads = report.measured, [entry.name for entry in report.measured.points]
+    if config.task == "multiclass":
+        heads = config.source.labels
+    shortcut = shortcut_sentence(report)
+    lines = [
+        f"# {report.name} {report.version} (serial {report.serial})",
+        "",
+        f"{NOTICE} Made for: {config.card.population}.",
+        "",
+        "## Data",
+        "",
+        f"{config.source.title}; {config.source.licence}; {config.source.attribution}.",
+        f"Fingerprint `{report.fingerprint}`; {sum(report.left_out.values())} files left out.",
+        "",
+        report.leakage,
+        *(["", shortcut] if shortcut else []),
+        "",
+        *_counts_table(report, "trained on", "shipped model trained on"),
+        "",
+        who_was_trained_on(report),
+        "",
+        "## Held-out patients, int8 model",
+        "",
+        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
+        "At the operating point, calibration and threshold are chosen on the same patients that are reported; cross-fitted, they are",
+        "chosen on four fifths of the held-out patients and the rest is reported.",
+        "",
+        *_results(measured, config),
+        "",
+        *(_confusion(measured.points[0], config) if config.task == "binary" else []),
+        "## Operating point",
+        "",
+        *_operating_points(measured),
+        "",
+        "## Calibration",
+        "",
+        *_calibrations(measured, heads),
+        "",
+        "## Float against int8",
+        "",
+        *_float_against_int8(measured),
+        "",
+        "## Size and speed",
+        "",
+        f"`model.tflite`: {report.model_size_bytes:,} bytes, {report.multiply_adds / 1e6:.1f} million multiply-adds, embedding of"
+        f" {report.embedding_size} values, input {config.input.rows} x {config.input.columns}.",
+        "Median of one invocation on the building machine: "
+        + ", ".join(f"{value:.2f} ms ({name})" for name, value in report.latency_ms.items())
+        + ".",
+        f"The build took {report.build_seconds / 60.0:.1f} minutes on {report.environment['cores']} cores ({report.environment['cpu']}).",
+        "",
+        "## Limits",
+        "",
+        *[f"* {limitation}" for limitation in config.card.limitations],
+        "",
+    ]
+    if report.left_out:
+        lines += ["## Files left out", "", *[f"* {count}: {reason}" for reason, count in report.left_out.items()], ""]
+        lines += ["File names can hold patients, so none stands here: `model-build audit DATA --config CONFIG --names` tells them.", ""]
+    return "\n".join(lines)
+
+
+def _confusion(entry: PointMeasured, config: BuildConfig) -> list[str]:
+    positive, matrix = config.source.positive[0], entry.confusion
+    negative = next(label for label in config.source.labels if label != positive)
+    return [
+        f"| | predicted {positive} | predicted {negative} |",
+        "|---|---|---|",
+        f"| {positive} | {matrix.true_positive} | {matrix.false_negative} |",
+        f"| {negative} | {matrix.false_positive} | {matrix.true_negative} |",
+        "",
+    ]
+
+
+def render_model_card(report: Report, config: BuildConfig) -> str:
+    """The model card that travels inside the bundle, as Markdown."""
+    measured, shortcut = report.measured, shortcut_sentence(report)
+    lines = [
+        f"# Model card: {report.name} {report.version} (serial {report.serial})",
+        "",
+        f"**{NOTICE}**",
+        "",
+        f"* Intended use: {config.card.intended_use}.",
+        f"* Population: {config.card.population}.",
+        f"* Task: {config.task}. Labels: {', '.join(config.source.labels)}; positive: {', '.join(config.source.positive)}.",
+        f"* Training data: {config.source.title}. Licence: {config.source.licence}. Attribution: {config.source.attribution}.",
+        "",
+        "## Not tested on, not made for",
+        "",
+        *[f"* {limitation}" for limitation in config.card.limitations],
+        *([f"* {shortcut}"] if shortcut else []),
+        "",
+        "An image unlike the training images is sent to a person (decision `review`, reason `novel`), whatever its score. This net is not",
+        "without holes: it knows only what the training images look like.",
+        "",
+        "## Trained on whom, measured on whom",
+        "",
+        *_counts_table(report, "trained on (measured model)", "trained on (shipped model)"),
+        "",
+        who_was_trained_on(report),
+        "",
+        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
+        "",
+        *_results(measured, config),
+        "",
+        "## Operating point, on the calibrated probability",
+        "",
+        *_operating_points(measured),
+        "",
+        "These figures are from the training hospital. On films of another hospital expect worse, above all more false alarms.",
+        "",
+    ]
+    return "\n".join(lines)
