@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from edge_agent.array_types import Float32Array, UInt8Array
 
 Status = Literal["done", "rejected"]
 Decision = Literal["positive", "negative", "review"]
@@ -115,7 +114,7 @@ class Frame:
     ``file_format`` is what the content is ("JPEG", "PNG", "DICOM", ...), not what the name says.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: UInt8Array
     rows: int
     columns: int
     file_format: str
@@ -128,7 +127,7 @@ class Scores:
     ``probabilities`` is float32, shape (labels,). ``novelty`` is in units of the bundle's limit: above 1 is unlike the training images.
     """
 
-    probabilities: NDArray[np.float32]
+    probabilities: Float32Array
     novelty: float
 
 

@@ -20,21 +20,26 @@ from edge_agent.inference.decision import point_scores
 from edge_agent.inference.head import Head, encode_heads, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import NoveltyScorer, Reference
-from model_build.bundle.write import environment, pack_arrays, write_bundle
+from model_build.array_types import BoolArray, Float32Array, Int64Array
+from model_build.arrays import pack_arrays
+from model_build.bundle.golden import golden_vectors
+from model_build.bundle.write import write_bundle
 from model_build.config import BuildConfig
 from model_build.data.audit.shortcuts import image_shortcuts
 from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
+from model_build.environment import environment
 from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, Measured, judge, measure
 from model_build.evaluation.held_out_outputs import MeasuredModel, evidence_mapper, keep_held_out
 from model_build.heads import fit as classical
-from model_build.heads.embed import Embedded, embed_images, golden_vectors, measure_latency_ms
+from model_build.heads.embed import Embedded, embed_images, measure_latency_ms
 from model_build.heads.novelty_reference import fit_reference, pack_reference
 from model_build.heads.raw_pixel_baseline import baseline_logits
 from model_build.heads.self_training import fit_self_trained_heads
 from model_build.report.html import write_html_report
-from model_build.report.markdown import Report, metrics_for_manifest, render_model_card, render_report
+from model_build.report.markdown import metrics_for_manifest, render_model_card, render_report
+from model_build.report.result import Report
 from model_build.run_folder import write_json, write_whole
 from model_build.training.epoch_log import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
 from model_build.training.quantize import convert_to_int8
@@ -62,8 +67,8 @@ class Fold:
     """One measured model: the stem of its files in the run folder, the images trained on and those held out, bool, shape (images,)."""
 
     stem: str
-    trained_on: NDArray[np.bool_]
-    held_out: NDArray[np.bool_]
+    trained_on: BoolArray
+    held_out: BoolArray
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Build:
         self.shipped_on = self._drawn(everybody) if config.source.folds or self._finish_phase().epochs else self.folds[0].trained_on
         self.never_held_out = everybody if config.source.folds else ~held_out[0]
 
-    def _drawn(self, candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _drawn(self, candidates: BoolArray) -> BoolArray:
         per_class = self.config.train.labels_per_class
         if not per_class:
             return candidates
@@ -160,7 +165,7 @@ class Build:
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._started_s
 
-    def _train(self, phase: Phase, trained_on: NDArray[np.bool_], epochs_done: int, monitored: NDArray[np.int64]) -> None:
+    def _train(self, phase: Phase, trained_on: BoolArray, epochs_done: int, monitored: Int64Array) -> None:
         if phase.epochs == 0:
             return
         chosen = np.flatnonzero(trained_on)
@@ -182,7 +187,7 @@ class Build:
             phase, self.images.pixels, self.images.targets, chosen=chosen, epochs_done=epochs_done, on_step=on_step, on_epoch=on_epoch
         )
 
-    def _fit(self, trained_on: NDArray[np.bool_], allowed: NDArray[np.bool_]) -> Fitted:
+    def _fit(self, trained_on: BoolArray, allowed: BoolArray) -> Fitted:
         """Convert the trunk as it stands, embed every image, and fit heads and reference on the images trained on.
 
         Of the other images in ``allowed``, self-training uses the pixels.
@@ -205,7 +210,7 @@ class Build:
             )
         return Fitted(model, embedded, heads, fit_reference(embedded, self.images.strata, trained_on, config.seed))
 
-    def _float_embeddings(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _float_embeddings(self, chosen: Int64Array) -> Float32Array:
         # By `predict`: called directly, Keras compiles every convolution for every batch size, which takes longer than the training.
         parts = np.array_split(chosen, -(-len(chosen) // _FLOAT_IMAGES))
         inputs = (self.images.pixels[part].astype(np.float32) / INPUT_DIVISOR for part in parts)
@@ -241,9 +246,9 @@ class Build:
         }
         write_whole(kept, pack_arrays(**arrays))
 
-    def _measure(self) -> tuple[Measured, NDArray[np.float32]]:
+    def _measure(self) -> tuple[Measured, Float32Array]:
         """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
-        logits: list[NDArray[np.float32]] = []
+        logits: list[Float32Array] = []
         float_logits, baseline, distances, losses = [], [], [], []
         for fold in self.folds:
             with np.load(self.out / f"{fold.stem}.npz", allow_pickle=False) as arrays:
@@ -293,7 +298,7 @@ class Build:
         model = (self.out / f"{fold.stem}.tflite").read_bytes()
         return MeasuredModel(model, read_heads((self.out / f"{fold.stem}-heads.json").read_bytes(), Interpreter(model).embedding_size))
 
-    def _counts(self, chosen: NDArray[np.bool_]) -> Counts:
+    def _counts(self, chosen: BoolArray) -> Counts:
         patients = {patient for patient, taken in zip(self.patients, chosen.tolist(), strict=True) if taken}
         per_label = self.images.targets[chosen].sum(axis=0).tolist()
         return Counts(int(chosen.sum()), len(patients), dict(zip(self.config.source.labels, per_label, strict=True)))
@@ -336,14 +341,14 @@ class Build:
         self.trainer.use_averages()
         return self._fit(self.shipped_on, self.never_held_out)
 
-    def _report(self, measured: Measured, measured_logits: NDArray[np.float32], shipped: Fitted) -> tuple[Report, Fitted]:
+    def _report(self, measured: Measured, measured_logits: Float32Array, shipped: Fitted) -> tuple[Report, Fitted]:
         """The report, and the model that ships with the calibrations that were chosen on the held-out patients."""
         config, source, points = self.config, self.config.source, measured.decision.points
         calibrations = [chosen.calibration for chosen in measured.calibrations]
         heads = classical.calibrated(shipped.heads, calibrations)
         thresholds = [point.threshold for point in points]
 
-        def outcomes(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        def outcomes(logits: Float32Array) -> BoolArray:
             probabilities = classical.label_probabilities(config.task, source.labels, source.positive, logits, calibrations)
             return np.asarray(point_scores(points, source.labels, probabilities) >= thresholds)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from edge_agent.array_types import Float32Array
 
 ROWS = COLUMNS = 1024
 DESCRIPTION = f"synthetic grey JPEG, {COLUMNS}x{ROWS}"
@@ -40,7 +41,7 @@ def draw_jpeg(seed: int) -> bytes:
     return file.getvalue()
 
 
-def _soft_ellipse(x: NDArray[np.float32], y: NDArray[np.float32], half_width: float, half_height: float) -> NDArray[np.float32]:
+def _soft_ellipse(x: Float32Array, y: Float32Array, half_width: float, half_height: float) -> Float32Array:
     """1 inside, 0 outside, smooth at the edge."""
     distance = np.hypot(x / half_width, y / half_height)
     return np.asarray(1 / (1 + np.exp(18 * (distance - 1))), dtype=np.float32)

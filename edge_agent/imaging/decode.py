@@ -7,11 +7,11 @@ import zlib
 from io import BytesIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 # The two plugins that Pillow does not load by itself: without them its first TIFF or WebP would load all forty.
 from PIL import Image, ImageFile, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
+from edge_agent.array_types import UInt8Array
 from edge_agent.errors import InputFault
 from edge_agent.imaging.dicom import decode_dicom, is_dicom
 from edge_agent.imaging.grey import grey_range, to_8_bits
@@ -126,7 +126,7 @@ def _decode_opened(image: ImageFile.ImageFile, content: bytes, file_format: str,
     return Frame(pixels=grey, rows=file_rows, columns=file_columns, file_format=file_format)
 
 
-def _to_grey(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def _to_grey(image: ImageFile.ImageFile) -> UInt8Array:
     """Luma of a loaded image of any mode, uint8, shape (rows, columns)."""
     mode = image.mode
     if mode in _DEEP_MODES:
@@ -168,7 +168,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _upright(grey: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _upright(grey: UInt8Array, orientation: int) -> UInt8Array:
     match orientation:
         case 2:
             turned = grey[:, ::-1]

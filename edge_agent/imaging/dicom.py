@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edge_agent.array_types import UInt8Array
 from edge_agent.errors import InputFault
 from edge_agent.imaging.grey import even_sample, grey_range, to_8_bits
 from edge_agent.imaging.integrity import check_jpeg, damaged, refuse_too_large, truncated
@@ -274,11 +275,11 @@ def _check_stream_size(dataset: Dataset, max_pixels: int) -> None:
         raise damaged()
 
 
-def _luma(rgb: NDArray[Any]) -> NDArray[np.uint8]:
+def _luma(rgb: NDArray[Any]) -> UInt8Array:
     return np.asarray(Image.fromarray(rgb).convert("L"))
 
 
-def _apply_tables(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
+def _apply_tables(stored: NDArray[Any], dataset: Dataset) -> UInt8Array:
     """Stored values to what is shown: one look-up per pixel, because all rules together map at most 65,536 values."""
     bits_stored = int(dataset.BitsStored)
     shift = int(dataset.get("HighBit", bits_stored - 1)) - (bits_stored - 1)

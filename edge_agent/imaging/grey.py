@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.array_types import UInt8Array
+
 _SAMPLE_PIXELS = 1_000_000
 _BLOCK_PIXELS = 4_000_000
 # One dead pixel in a thousand must not decide the brightness; a side marker, which is bright and larger, still counts.
@@ -48,7 +50,7 @@ def grey_range(values: NDArray[Any]) -> tuple[float, float]:
     return low, high
 
 
-def to_8_bits(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+def to_8_bits(values: NDArray[Any], low: float, high: float) -> UInt8Array:
     """Scale grey values so that ``low`` becomes 0 and ``high`` 255, rounded; what lies outside is clipped.
 
     Parameters

@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from edge_agent.array_types import UInt8Array
 
 
 class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,7 +25,7 @@ class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     intensity: Literal["identity"] = "identity"
 
 
-def prepare_input(pixels: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
+def prepare_input(pixels: UInt8Array, contract: InputContract) -> UInt8Array:
     """Resize a grey image to the model's input.
 
     Parameters

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.array_types import Float64Array, UInt8Array
+
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 
-def grey_table(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.uint8] | None]:
+def grey_table(dataset: Dataset) -> tuple[Float64Array, UInt8Array | None]:
     """Work out what each possible stored value means and, where the file says so, how bright it is to be shown.
 
     Parameters
@@ -56,7 +58,7 @@ def grey_table(dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.uint8]
     return values, None if window is None else np.rint(_apply_window(values, *window) * 255.0).astype(np.uint8)
 
 
-def _look_up(values: NDArray[Any], item: Dataset, dataset: Dataset) -> NDArray[np.float64]:
+def _look_up(values: NDArray[Any], item: Dataset, dataset: Dataset) -> Float64Array:
     """Apply one item of a LUT sequence (C.11.1.1.1): values before the first mapped one get the first entry, those after it the last."""
     entries, first = int(item.LUTDescriptor[0]) & 0xFFFF or 1 << 16, int(item.LUTDescriptor[1])
     if isinstance(item.LUTData, bytes):
@@ -96,7 +98,7 @@ def _first_number(value: Any) -> float | None:
     return None if first is None else float(first)
 
 
-def _apply_window(values: NDArray[np.float64], function: str, center: float, width: float) -> NDArray[np.float64]:
+def _apply_window(values: Float64Array, function: str, center: float, width: float) -> Float64Array:
     """Brightness from 0 to 1 (C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2)."""
     if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700.0, 700.0)))

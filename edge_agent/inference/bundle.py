@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array, UInt8Array
 from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.inference.archive import read_archive
@@ -48,8 +48,8 @@ class Bundle:
     model: bytes
     heads: list[Head]
     reference: Reference
-    golden_inputs: NDArray[np.uint8]
-    golden_embeddings: NDArray[np.float32]
+    golden_inputs: UInt8Array
+    golden_embeddings: Float32Array
     signed_by: str | None = None
 
     @property
@@ -153,7 +153,7 @@ def _present(path: Path, contents: dict[str, bytes], name: str) -> bytes:
     return contents[name]
 
 
-def _read_golden(content: bytes, contract: InputContract) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _read_golden(content: bytes, contract: InputContract) -> tuple[UInt8Array, Float32Array]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             inputs, embeddings = arrays["inputs"], arrays["embeddings"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edge_agent.array_types import Float32Array, UInt8Array
 from edge_agent.imaging.preprocess import prepare_input
 from edge_agent.imaging.quality import assess_quality
 from edge_agent.inference.bundle import make_interpreter
@@ -97,7 +95,7 @@ class Classifier:
             head_ms=_elapsed_ms(started_ns),
         )
 
-    def _rounded_scores(self, probabilities: NDArray[np.float32]) -> dict[str, float]:
+    def _rounded_scores(self, probabilities: Float32Array) -> dict[str, float]:
         manifest = self._bundle.manifest
         scores = {label: round(float(score), SCORE_DIGITS) for label, score in zip(manifest.labels, probabilities, strict=True)}
         if manifest.task == "binary":
@@ -115,7 +113,7 @@ class Classifier:
         positive = self._bundle.manifest.positive
         return verdict.label if verdict.label in positive else max(positive, key=lambda label: verdict.scores[label])
 
-    def classify_with_heatmap(self, frame: Frame) -> tuple[Verdict, NDArray[np.uint8]]:
+    def classify_with_heatmap(self, frame: Frame) -> tuple[Verdict, UInt8Array]:
         """Classify one image and draw what speaks for one label over it.
 
         Returns

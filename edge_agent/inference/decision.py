@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array
 from edge_agent.imaging.quality import QUALITY_MESSAGES
 from edge_agent.inference.manifest import Manifest, OperatingPoint
 from edge_agent.records import NO_FINDING, Decision, Reason, probability_text
@@ -30,7 +30,7 @@ class Judgement(NamedTuple):
     reason: Reason | None
 
 
-def point_scores(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def point_scores(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array) -> Float32Array:
     """Give the scores that are held against the thresholds of operating points.
 
     Parameters

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from edge_agent.array_types import Float32Array, UInt8Array
 
 # The evidence is taken to this power, so that the places that decided stand out from the broad field that agrees a little.
 _CONTRAST = 2.0
@@ -13,7 +14,7 @@ _COLOURS = np.array([[60, 0, 90], [190, 40, 80], [250, 130, 30], [255, 235, 110]
 _OPACITY = 0.55
 
 
-def draw_heatmap(pixels: NDArray[np.uint8], evidence: NDArray[np.float32], probability: float) -> NDArray[np.uint8]:
+def draw_heatmap(pixels: UInt8Array, evidence: Float32Array, probability: float) -> UInt8Array:
     """Lay a class activation map over its image.
 
     Parameters

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array, UInt8Array
 from edge_agent.errors import InferenceError, ModelContractError, ModelError
 
 RUNTIMES: tuple[str, ...] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -51,7 +52,7 @@ def _without_native_chatter() -> Iterator[None]:
         os.close(nowhere)
 
 
-def dequantize(raw: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.float32]:
+def dequantize(raw: NDArray[Any], scale: float, zero_point: int) -> Float32Array:
     """Turn quantised values back into real ones.
 
     Parameters
@@ -162,7 +163,7 @@ class Interpreter:
         """Real units per int8 step of the embedding."""
         return float(self._embedding["quantization"][0])
 
-    def invoke(self, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def invoke(self, grey: UInt8Array) -> Float32Array:
         """Run the trunk on one image.
 
         Parameters
@@ -190,6 +191,6 @@ class Interpreter:
             raise InferenceError(f"the runtime {self.runtime} failed on an image: {fault}") from fault
         return dequantize(raw, *self._embedding["quantization"])
 
-    def feature_map(self) -> NDArray[np.float32]:
+    def feature_map(self) -> Float32Array:
         """The feature map of the last ``invoke``: float32, shape (h, w, D), dequantised; a new array."""
         return dequantize(self._interpreter.get_tensor(self._feature_map["index"])[0], *self._feature_map["quantization"])

@@ -7,8 +7,8 @@ import zipfile
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array, Int64Array
 from edge_agent.errors import ModelContractError
 
 
@@ -21,13 +21,13 @@ class Reference:
     training embeddings, from which a head can be fitted again on the device.
     """
 
-    class_means: NDArray[np.float32]
-    whitening: NDArray[np.float32]
-    core_embeddings: NDArray[np.float32]
-    core_labels: NDArray[np.int64]
+    class_means: Float32Array
+    whitening: Float32Array
+    core_embeddings: Float32Array
+    core_labels: Int64Array
 
 
-def novelty_features(embedding: NDArray[np.float32], feature_map: NDArray[np.float32]) -> NDArray[np.float32]:
+def novelty_features(embedding: Float32Array, feature_map: Float32Array) -> Float32Array:
     """What the distance is taken on: mean and spread of every channel.
 
     Parameters
@@ -88,12 +88,12 @@ class NoveltyScorer:
         self._whitening = reference.whitening
         self._centres = reference.class_means @ reference.whitening
 
-    def distances(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def distances(self, features: Float32Array) -> Float32Array:
         """Distance of each row of ``features`` (float32, shape (images, F)); float32, shape (images,), 0 and up."""
         white = features @ self._whitening
         differences = white[:, np.newaxis] - self._centres[np.newaxis]
         return np.asarray(np.sqrt((differences**2).sum(axis=2).min(axis=1)), dtype=np.float32)
 
-    def distance(self, embedding: NDArray[np.float32], feature_map: NDArray[np.float32]) -> float:
+    def distance(self, embedding: Float32Array, feature_map: Float32Array) -> float:
         """Distance of one image; arguments as in :func:`novelty_features`."""
         return float(self.distances(novelty_features(embedding, feature_map)[np.newaxis])[0])

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array
 from edge_agent.errors import ModelContractError
 from edge_agent.inference.head import (
     LEAF,
@@ -24,15 +24,13 @@ from edge_agent.inference.head import (
 )
 from edge_agent.records import Task
 
-Floats = NDArray[np.float32]
-
 # A forest whose trees all agree says 0 or 1; its log odds stay within +-9.2.
 FOREST_CLIP = 1e-4
 # exp(60) is far from the end of float32, and sigmoid(-60) from 0.
 _MAX_LOG_ODDS = 60.0
 
 
-def calibrate(calibration: Calibration, logits: Floats) -> Floats:
+def calibrate(calibration: Calibration, logits: Float32Array) -> Float32Array:
     """Turn logits into probabilities.
 
     Parameters
@@ -61,10 +59,10 @@ class HeadScorer(ABC):
         self._calibration = head.calibration
 
     @abstractmethod
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         """Logits of embeddings, shape (images, D) to (images,)."""
 
-    def logits(self, embedding: Floats) -> Floats:
+    def logits(self, embedding: Float32Array) -> Float32Array:
         """Uncalibrated log odds of the positive label, or what stands for them in this kind of head.
 
         Parameters
@@ -78,7 +76,7 @@ class HeadScorer(ABC):
         rows = embedding.reshape(-1, embedding.shape[-1])
         return np.asarray(self._score(rows), dtype=np.float32).reshape(embedding.shape[:-1])
 
-    def probabilities(self, embedding: Floats) -> Floats:
+    def probabilities(self, embedding: Float32Array) -> Float32Array:
         """Calibrated probability of the positive label; shapes as in :meth:`logits`, values in [0, 1]."""
         return calibrate(self._calibration, self.logits(embedding))
 
@@ -95,11 +93,11 @@ class LinearScorer(HeadScorer):
         self._coefficients = np.array(head.coefficients, dtype=np.float32)
         self._intercept = np.float32(head.intercept)
 
-    def logits(self, embedding: Floats) -> Floats:
+    def logits(self, embedding: Float32Array) -> Float32Array:
         """As :meth:`HeadScorer.logits`; one product, whatever the shape."""
         return np.asarray(embedding @ self._coefficients + self._intercept, dtype=np.float32)
 
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         return self.logits(rows)
 
 
@@ -114,7 +112,7 @@ class RbfSvmScorer(HeadScorer):
         self._weights = _array(head.weights)
         self._gamma, self._intercept = np.float32(head.gamma), np.float32(head.intercept)
 
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         places = (rows - self._centre) / self._spread
         # |z - v|^2 multiplied out: one matrix product instead of images x vectors x D differences.
         squares = np.square(places).sum(axis=1)[:, np.newaxis] + self._squares - 2.0 * (places @ self._vectors.T)
@@ -130,7 +128,7 @@ class NearestPrototypeScorer(HeadScorer):
         self._centre, self._spread = _array(head.centre), _array(head.spread)
         self._positive, self._negative = _array(head.positive_prototypes), _array(head.negative_prototypes)
 
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         places = (rows - self._centre) / self._spread
         return np.asarray((_nearest_square(places, self._negative) - _nearest_square(places, self._positive)) / np.float32(2.0))
 
@@ -148,7 +146,7 @@ class _TreeScorer(HeadScorer):
         self._left, self._right = np.where(leaf, here, trees.left), np.where(leaf, here, trees.right)
         self._threshold, self._value = _array(trees.threshold), _array(trees.value)
 
-    def _leaf_values(self, rows: Floats) -> Floats:
+    def _leaf_values(self, rows: Float32Array) -> Float32Array:
         """Value of each tree's leaf, float32, shape (images, trees)."""
         image = np.arange(len(rows))[:, np.newaxis]
         node = np.broadcast_to(self._roots, (len(rows), len(self._roots)))
@@ -164,7 +162,7 @@ class RandomForestScorer(_TreeScorer):
     def __init__(self, head: RandomForestHead) -> None:
         super().__init__(head, head.trees)
 
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         share = np.clip(self._leaf_values(rows).mean(axis=1), FOREST_CLIP, 1.0 - FOREST_CLIP)
         return np.asarray(np.log(share) - np.log1p(-share))
 
@@ -176,7 +174,7 @@ class GradientBoostingScorer(_TreeScorer):
         super().__init__(head, head.trees)
         self._intercept = np.float32(head.intercept)
 
-    def _score(self, rows: Floats) -> Floats:
+    def _score(self, rows: Float32Array) -> Float32Array:
         return np.asarray(self._leaf_values(rows).sum(axis=1) + self._intercept)
 
 
@@ -231,7 +229,7 @@ class LabelScorer:
         self._positive_column = list(labels).index(scored[0])
         self._scored = [(head, make_scorer(head)) for head in heads]
 
-    def logits(self, embedding: Floats) -> Floats:
+    def logits(self, embedding: Float32Array) -> Float32Array:
         """Uncalibrated log odds of each head's label against everything else, or what stands for them.
 
         Parameters
@@ -244,7 +242,7 @@ class LabelScorer:
         """
         return np.stack([scorer.logits(embedding) for _, scorer in self._scored], axis=-1)
 
-    def probabilities(self, embedding: Floats) -> Floats:
+    def probabilities(self, embedding: Float32Array) -> Float32Array:
         """Calibrated probability of each label.
 
         Parameters
@@ -259,7 +257,7 @@ class LabelScorer:
         each = np.stack([scorer.probabilities(embedding) for _, scorer in self._scored], axis=-1)
         return join_probabilities(self._task, self._positive_column, each)
 
-    def evidence(self, label: str, feature_map: Floats) -> Floats:
+    def evidence(self, label: str, feature_map: Float32Array) -> Float32Array:
         """Log odds of one label at each place of a feature map; of a binary model's labels the positive one only.
 
         Parameters
@@ -286,7 +284,7 @@ class LabelScorer:
         return scorer.logits(feature_map)
 
 
-def join_probabilities(task: Task, positive_column: int, each: Floats) -> Floats:
+def join_probabilities(task: Task, positive_column: int, each: Float32Array) -> Float32Array:
     """From one probability for each head to one for each label.
 
     Parameters
@@ -311,11 +309,11 @@ def join_probabilities(task: Task, positive_column: int, each: Floats) -> Floats
             return each
 
 
-def _array(values: list[float] | list[list[float]]) -> Floats:
+def _array(values: list[float] | list[list[float]]) -> Float32Array:
     return np.array(values, dtype=np.float32)
 
 
-def _nearest_square(places: Floats, prototypes: Floats) -> Floats:
+def _nearest_square(places: Float32Array, prototypes: Float32Array) -> Float32Array:
     """Squared distance of each place to its nearest prototype, float32, shape (images,)."""
     nearest = np.square(places - prototypes[0]).sum(axis=1)
     for prototype in prototypes[1:]:

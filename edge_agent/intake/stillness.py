@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.array_types import Float32Array
+
 # Frames are compared as small grey pictures: each cell averages many pixels, so that sensor noise mostly cancels.
 _CELLS_COLUMNS = 64
 _CELLS_ROWS = 48
@@ -34,10 +36,10 @@ class StillScene:
         self._still_s = still_s
         self._motion_threshold = motion_threshold
         self._difference_threshold = difference_threshold
-        self._first: NDArray[np.float32] | None = None
+        self._first: Float32Array | None = None
         self._first_shape: tuple[int, ...] = ()
         self._first_s = 0.0
-        self._taken: NDArray[np.float32] | None = None
+        self._taken: Float32Array | None = None
 
     def offer(self, pixels: NDArray[Any], at_s: float) -> bool:
         """Look at the next frame.
@@ -66,7 +68,7 @@ class StillScene:
         return True
 
 
-def _grey_cells(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def _grey_cells(pixels: NDArray[Any]) -> Float32Array:
     import cv2
 
     # Colour is dropped after shrinking: the conversion then touches 3,072 cells and not every pixel.
@@ -75,5 +77,5 @@ def _grey_cells(pixels: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(grey, dtype=np.float32)
 
 
-def _mean_difference(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> float:
+def _mean_difference(one: Float32Array, other: Float32Array | None) -> float:
     return float("inf") if other is None else float(np.abs(one - other).mean())

@@ -47,10 +47,10 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
     The pruned weights are kept in OUT: after a kill, the same command goes on behind the last of them.
     """
     from model_build.config import load_build_config
-    from model_build.precision_text import render_precision, write_precision
+    from model_build.data.cohort import read_cohort
     from model_build.progress import BarProgress
     from model_build.studies.precision.ablation import default_epochs, measure_precision, trunk_path
-    from model_build.studies.variants import read_cohort
+    from model_build.studies.precision.result import render_precision, write_precision
 
     config = load_build_config(run_folder / "config.toml")
     trunk_path(run_folder, config)  # before the images are read, which takes a while
@@ -84,12 +84,12 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
 
     A finished training is kept in OUT: after a kill, the same command goes on behind the last of them.
     """
-    from model_build.augmentation_text import render_augmentation, write_augmentation
     from model_build.config import load_build_config
+    from model_build.data.cohort import read_cohort
     from model_build.data.split import refuse_leakage
     from model_build.progress import BarProgress
     from model_build.studies.augmentation.ablation import measure_augmentation, refuse_frozen
-    from model_build.studies.variants import read_cohort
+    from model_build.studies.augmentation.result import render_augmentation, write_augmentation
 
     build = load_build_config(config)
     refuse_frozen(config, build.train)

@@ -26,7 +26,8 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     from model_build.data.grouping import group_near_copies
     from model_build.data.images import read_images
     from model_build.progress import BarProgress
-    from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency, render_table, write_label_efficiency
+    from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency
+    from model_build.studies.label_efficiency.result import render_table, write_label_efficiency
 
     with BarProgress() as progress:
 

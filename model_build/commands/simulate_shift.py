@@ -18,10 +18,11 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     Several run folders are compared with each other in a last table.
     """
     from model_build.data.images import read_images
+    from model_build.evaluation.measured_run import read_measured_run
     from model_build.progress import BarProgress
-    from model_build.shift_report import ShiftResult, render_runs, write_shift
+    from model_build.studies.shift.result import ShiftResult, render_runs, write_shift
     from model_build.studies.shift.rule_choice import CHOSEN_ON, compare_choices
-    from model_build.studies.shift.simulation import embed_under_shift, measure_shifts, read_measured_run
+    from model_build.studies.shift.simulation import embed_under_shift, measure_shifts
     from model_build.studies.shift.transforms import SHIFTS
 
     if out is not None and len(run_folders) > 1:

@@ -14,7 +14,7 @@ from model_build.commands.options import TRACK, WANDB, open_trackers
 if TYPE_CHECKING:
     from edge_agent.inference.bundle import Bundle
     from model_build.build import Build
-    from model_build.report.markdown import Report
+    from model_build.report.result import Report
 
 INTERRUPTED = 130
 
@@ -43,7 +43,7 @@ def command(config: Path, data: Path, out: Path | None, resume: bool, teacher: P
     # A store that can not be opened is said before hours of training.
     trackers = open_trackers(track, wandb, run_folder)
     from model_build.build import Build
-    from model_build.bundle.write import environment
+    from model_build.environment import environment
     from model_build.experiments.tracking.run import track_run
     from model_build.report.markdown import summary_lines
     from model_build.run_folder import ENVIRONMENT, prepare_out, write_json

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.records import Task
+from model_build.array_types import BoolArray, Int64Array
 from model_build.config import SourceConfig
 from model_build.data.example import Example
 from model_build.data.layouts.nih import NO_FINDING
@@ -61,7 +61,7 @@ def choose_classes(example: Example, source: SourceConfig, task: Task) -> tuple[
     return classes or None
 
 
-def targets_of(classes: Sequence[tuple[int, ...]], label_count: int) -> NDArray[np.bool_]:
+def targets_of(classes: Sequence[tuple[int, ...]], label_count: int) -> BoolArray:
     """The classes of every image as a table, bool, shape (images, labels)."""
     targets = np.zeros((len(classes), label_count), np.bool_)
     for row, own in zip(targets, classes, strict=True):
@@ -69,7 +69,7 @@ def targets_of(classes: Sequence[tuple[int, ...]], label_count: int) -> NDArray[
     return targets
 
 
-def strata_of(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
+def strata_of(targets: BoolArray) -> Int64Array:
     """What a split has to spread evenly.
 
     Parameters
@@ -82,6 +82,6 @@ def strata_of(targets: NDArray[np.bool_]) -> NDArray[np.int64]:
         The index of the image's class; of several, the one that fewest images have; the number of labels where it has none.
     """
     by_rarity = np.argsort(targets.sum(axis=0), kind="stable")
-    strata: NDArray[np.int64] = by_rarity[targets[:, by_rarity].argmax(axis=1)]
+    strata: Int64Array = by_rarity[targets[:, by_rarity].argmax(axis=1)]
     strata[~targets.any(axis=1)] = targets.shape[1]
     return strata

@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_agent.errors import ConfigError, InputFault
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Task
+from model_build.array_types import BoolArray, Float64Array, Int64Array, UInt8Array
 from model_build.config import SourceConfig
 from model_build.data.classes import choose_classes, strata_of, targets_of
 from model_build.data.example import Example, Split
@@ -85,10 +83,10 @@ class ImageSet:
     """
 
     pixels: Pixels
-    targets: NDArray[np.bool_]
-    strata: NDArray[np.int64]
-    thumbnails: NDArray[np.uint8]
-    properties: NDArray[np.float64]
+    targets: BoolArray
+    strata: Int64Array
+    thumbnails: UInt8Array
+    properties: Float64Array
     files: list[LabelledFile]
     left_out: list[LeftOut]
     fingerprint: str

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_build.array_types import Int64Array, UInt8Array
 from model_build.data.similarity import near_identical_pairs
 
 
@@ -16,7 +16,7 @@ class Leakage:
     """``patients`` with images on both sides; ``pairs``, int64, shape (pairs, 2): nearly the same images, one on each side."""
 
     patients: list[str]
-    pairs: NDArray[np.int64]
+    pairs: Int64Array
 
     def __bool__(self) -> bool:
         return bool(self.patients) or len(self.pairs) > 0
@@ -32,7 +32,7 @@ def patients_on_several_sides(sides: Sequence[Hashable], patients: Sequence[str]
     return sorted({patient for patient, side in zip(patients, sides, strict=True) if first.setdefault(patient, side) != side})
 
 
-def find_leakage(sides: Sequence[Hashable], patients: Sequence[str], thumbnails: NDArray[np.uint8]) -> Leakage:
+def find_leakage(sides: Sequence[Hashable], patients: Sequence[str], thumbnails: UInt8Array) -> Leakage:
     """Look for what a split fails to keep apart.
 
     Parameters

@@ -12,10 +12,10 @@ from types import TracebackType
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, DiskFullError, ModelError, StorageError
 from edge_agent.imaging.preprocess import InputContract
+from model_build.array_types import Float64Array, Int64Array, UInt8Array
 from model_build.arrays import read_arrays, write_arrays
 from model_build.data.pixels import StoredPixels
 from model_build.data.prepare import PROPERTY_COUNT, Prepared
@@ -50,15 +50,15 @@ class MemoryStore:
         self._pixels[place] = prepared.pixels
         return place
 
-    def pixels(self, places: Sequence[int]) -> NDArray[np.uint8]:
+    def pixels(self, places: Sequence[int]) -> UInt8Array:
         """The images at these places."""
         return self._pixels[_as_index(places)]
 
-    def properties(self, places: Sequence[int]) -> NDArray[np.float64]:
+    def properties(self, places: Sequence[int]) -> Float64Array:
         """Their properties, shape (images, 4)."""
         return self._index.properties_of(places)
 
-    def thumbnails(self, places: Sequence[int]) -> NDArray[np.uint8]:
+    def thumbnails(self, places: Sequence[int]) -> UInt8Array:
         """Their thumbnails, shape (images, 32, 32)."""
         return self._index.thumbnails_of(places)
 
@@ -148,11 +148,11 @@ class DiskStore:
         """The images at these places, to be read when asked for."""
         return StoredPixels(self._path, np.array(places, np.int64), self._image_shape)
 
-    def properties(self, places: Sequence[int]) -> NDArray[np.float64]:
+    def properties(self, places: Sequence[int]) -> Float64Array:
         """Their properties, shape (images, 4)."""
         return self._index.properties_of(places)
 
-    def thumbnails(self, places: Sequence[int]) -> NDArray[np.uint8]:
+    def thumbnails(self, places: Sequence[int]) -> UInt8Array:
         """Their thumbnails, shape (images, 32, 32)."""
         return self._index.thumbnails_of(places)
 
@@ -195,19 +195,19 @@ class _Index:
         self._thumbnails[place] = prepared.thumbnail
         return place
 
-    def properties_of(self, places: Sequence[int]) -> NDArray[np.float64]:
+    def properties_of(self, places: Sequence[int]) -> Float64Array:
         return self._properties[_as_index(places)]
 
-    def thumbnails_of(self, places: Sequence[int]) -> NDArray[np.uint8]:
+    def thumbnails_of(self, places: Sequence[int]) -> UInt8Array:
         return self._thumbnails[_as_index(places)]
 
-    def to_arrays(self) -> dict[str, NDArray[np.uint8] | NDArray[np.float64]]:
+    def to_arrays(self) -> dict[str, UInt8Array | Float64Array]:
         everything = range(len(self.places))
         digests = np.frombuffer(bytes.fromhex("".join(self.places)), np.uint8).reshape(-1, _DIGEST_BYTES)
         return {"digests": digests, "properties": self.properties_of(everything), "thumbnails": self.thumbnails_of(everything)}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[np.uint8]], capacity: int) -> _Index:
+    def from_arrays(cls, arrays: dict[str, UInt8Array], capacity: int) -> _Index:
         count = len(arrays["digests"])
         index = cls(count + capacity)
         index.places = {digest.tobytes().hex(): place for place, digest in enumerate(arrays["digests"])}
@@ -215,6 +215,6 @@ class _Index:
         return index
 
 
-def _as_index(places: Sequence[int]) -> slice | NDArray[np.int64]:
+def _as_index(places: Sequence[int]) -> slice | Int64Array:
     """Choose without a copy where that is possible: a build that fills an empty store asks for all, in order."""
     return slice(len(places)) if list(places) == list(range(len(places))) else np.array(places, np.int64)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import StorageError
+from model_build.array_types import BoolArray, Int64Array, UInt8Array
 
 
 class Pixels(Protocol):
@@ -24,7 +24,7 @@ class Pixels(Protocol):
     def __len__(self) -> int:
         """The number of images."""
 
-    def __getitem__(self, index: int | slice | NDArray[np.int64] | NDArray[np.bool_], /) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int | slice | Int64Array | BoolArray, /) -> UInt8Array:
         """One image, uint8, shape (rows, columns, 1), or those that a slice, indices or flags choose, shape (chosen, rows, columns, 1)."""
 
 
@@ -43,7 +43,7 @@ class StoredPixels:
         (rows, columns, 1).
     """
 
-    def __init__(self, path: Path, places: NDArray[np.int64], image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, places: Int64Array, image_shape: tuple[int, int, int]) -> None:
         self._path, self._places, self._image_shape = path, places, image_shape
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
@@ -56,7 +56,7 @@ class StoredPixels:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int | slice | NDArray[np.int64] | NDArray[np.bool_], /) -> NDArray[np.uint8]:
+    def __getitem__(self, index: int | slice | Int64Array | BoolArray, /) -> UInt8Array:
         """Read images into a new array; :class:`StorageError` if the file is shorter than it was."""
         places = np.atleast_1d(self._places[index])
         images = np.empty((len(places), *self._image_shape), np.uint8)
@@ -67,7 +67,7 @@ class StoredPixels:
                 self._read_into(images[start:stop], int(places[start]))
         return images[0] if isinstance(index, (int, np.integer)) else images
 
-    def _read_into(self, images: NDArray[np.uint8], place: int) -> None:
+    def _read_into(self, images: UInt8Array, place: int) -> None:
         target, offset = images.reshape(-1).data, place * images[0].size
         while target:
             try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.imaging.decode import decode_image
 from edge_agent.imaging.preprocess import InputContract, prepare_input
+from model_build.array_types import Float64Array, UInt8Array
 from model_build.data.similarity import thumbnail
 
 PROPERTY_COUNT = 4
@@ -22,9 +22,9 @@ class Prepared:
     (4,): the file's bytes, rows and columns of the whole image, and its mean grey value from 0 to 255.
     """
 
-    pixels: NDArray[np.uint8]
-    thumbnail: NDArray[np.uint8]
-    properties: NDArray[np.float64]
+    pixels: UInt8Array
+    thumbnail: UInt8Array
+    properties: Float64Array
 
 
 def prepare_file(content: bytes, contract: InputContract) -> Prepared:

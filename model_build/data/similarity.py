@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model_build.array_types import Float32Array, Int64Array, UInt8Array
+
 THUMBNAIL_PX = 32
 HASH_LIMIT_BITS = 7
 CORRELATION_LIMIT = 0.99
@@ -27,12 +29,12 @@ _FLAT_STANDARD_DEVIATION = 1.0
 _POPCOUNT = np.array([number.bit_count() for number in range(1 << _BAND_BITS)], np.uint8)
 
 
-def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def thumbnail(pixels: UInt8Array) -> UInt8Array:
     """Reduce a grey image, uint8, shape (rows, columns), to uint8, shape (32, 32), each pixel the mean of what it covers."""
     return np.asarray(Image.fromarray(pixels).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX))
 
 
-def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
+def perceptual_hashes(thumbnails: UInt8Array) -> NDArray[np.uint64]:
     """The DCT hash of each thumbnail.
 
     Parameters
@@ -57,7 +59,7 @@ def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return hashes
 
 
-def hamming_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+def hamming_pairs(hashes: NDArray[np.uint64]) -> Int64Array:
     """All pairs of hashes within ``HASH_LIMIT_BITS`` bits of one another.
 
     Parameters
@@ -100,7 +102,7 @@ def hamming_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.stack([codes // max(1, count), codes % max(1, count)], axis=1)
 
 
-def _expand(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _expand(begins: Int64Array, ends: Int64Array) -> Iterator[tuple[Int64Array, Int64Array]]:
     """Positions paired with every position of their range ``begins[i]:ends[i]``, in pieces that bound the memory."""
     lengths = ends - begins
     cumulative = np.cumsum(lengths)
@@ -117,7 +119,7 @@ def _expand(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[tupl
         start = stop
 
 
-def near_identical_pairs(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def near_identical_pairs(thumbnails: UInt8Array) -> tuple[Int64Array, Float32Array]:
     """Pairs of images that show the same picture.
 
     Parameters
@@ -141,7 +143,7 @@ def near_identical_pairs(thumbnails: NDArray[np.uint8]) -> tuple[NDArray[np.int6
     return candidates[near], correlations[near]
 
 
-def _standardized(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _standardized(thumbnails: UInt8Array) -> Float32Array:
     grey = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     grey -= grey.mean(axis=1, keepdims=True)
     deviation = grey.std(axis=1, keepdims=True)

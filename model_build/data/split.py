@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import BoolArray, Int64Array
 from model_build.config import SourceConfig
 from model_build.data.classes import strata_of, targets_of
 from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.leakage import find_leakage
 
 
-def hold_out_patients(strata: NDArray[np.int64], patients: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
+def hold_out_patients(strata: Int64Array, patients: Sequence[str], fraction: float, seed: int) -> BoolArray:
     """Choose the patients to hold out, the same share of every stratum.
 
     Parameters
@@ -42,7 +42,7 @@ def hold_out_patients(strata: NDArray[np.int64], patients: Sequence[str], fracti
     return np.array([patient in held_out for patient in patients], dtype=np.bool_)
 
 
-def patient_folds(strata: NDArray[np.int64], patients: Sequence[str], fold_count: int, seed: int) -> NDArray[np.int64]:
+def patient_folds(strata: Int64Array, patients: Sequence[str], fold_count: int, seed: int) -> Int64Array:
     """Assign every image a fold, all images of a patient the same one, the patients of every stratum spread evenly.
 
     Parameters
@@ -68,7 +68,7 @@ def patient_folds(strata: NDArray[np.int64], patients: Sequence[str], fold_count
     return np.array([fold[patient] for patient in patients], dtype=np.int64)
 
 
-def _patients_by_stratum(strata: NDArray[np.int64], patients: Sequence[str]) -> dict[int, list[str]]:
+def _patients_by_stratum(strata: Int64Array, patients: Sequence[str]) -> dict[int, list[str]]:
     """Each patient under the rarest stratum of his images (of equally rare ones the highest); both levels sorted."""
     values, counts = np.unique(strata, return_counts=True)
     rarity = {value: (-count, value) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
@@ -78,7 +78,7 @@ def _patients_by_stratum(strata: NDArray[np.int64], patients: Sequence[str]) -> 
     return {value: sorted(patient for patient, stratum in of_patient.items() if stratum == value) for value in values.tolist()}
 
 
-def hold_out(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> tuple[NDArray[np.bool_], bool]:
+def hold_out(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> tuple[BoolArray, bool]:
     """Choose the held-out images: those of the data set's own split where it has one and the config honours it, else drawn patients.
 
     Returns
@@ -106,7 +106,7 @@ def hold_out(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> 
     return held_out, True
 
 
-def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> NDArray[np.int64]:
+def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, seed: int) -> Int64Array:
     """Spread the patients over ``source.folds`` parts, each to be held out once.
 
     Returns
@@ -135,7 +135,7 @@ def cross_validation_folds(files: Sequence[LabelledFile], source: SourceConfig, 
     return folds
 
 
-def _check_sides(targets: NDArray[np.bool_], sides: dict[str, NDArray[np.bool_]], source: SourceConfig, whose: str, remedy: str) -> None:
+def _check_sides(targets: BoolArray, sides: dict[str, BoolArray], source: SourceConfig, whose: str, remedy: str) -> None:
     for side, chosen in sides.items():
         with_label = targets[chosen].sum(axis=0)
         for name, count in zip(source.labels, with_label.tolist(), strict=True):
@@ -146,7 +146,7 @@ def _check_sides(targets: NDArray[np.bool_], sides: dict[str, NDArray[np.bool_]]
                 raise ConfigError(f"every image of {whose} {side} split has the label {name!r}; {remedy}")
 
 
-def refuse_too_few(images: ImageSet, held_out: NDArray[np.bool_], source: SourceConfig) -> None:
+def refuse_too_few(images: ImageSet, held_out: BoolArray, source: SourceConfig) -> None:
     """Refuse a held-out part on which no operating point can be chosen and tried, before anything is trained.
 
     Parameters
@@ -173,7 +173,7 @@ def refuse_too_few(images: ImageSet, held_out: NDArray[np.bool_], source: Source
                     )
 
 
-def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64], source: SourceConfig) -> str:
+def refuse_leakage(images: ImageSet, sides: BoolArray | Int64Array, source: SourceConfig) -> str:
     """Look for patients and nearly identical images on several sides of the split.
 
     Parameters
@@ -202,9 +202,7 @@ def refuse_leakage(images: ImageSet, sides: NDArray[np.bool_] | NDArray[np.int64
     return f"{leakage}{', which the config allows' if leakage else ''}."
 
 
-def draw_labels(
-    strata: NDArray[np.int64], candidates: NDArray[np.bool_], per_class: int, seed: int, labels: Sequence[str] = ()
-) -> NDArray[np.bool_]:
+def draw_labels(strata: Int64Array, candidates: BoolArray, per_class: int, seed: int, labels: Sequence[str] = ()) -> BoolArray:
     """Draw the same number of images of every class.
 
     Parameters

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, InputFault
 from edge_agent.imaging.decode import decode_image
@@ -17,20 +16,14 @@ from edge_agent.inference.bundle import Bundle, load_bundle
 from edge_agent.inference.classifier import Classifier
 from edge_agent.inference.manifest import Manifest
 from edge_agent.records import Verdict
+from model_build.array_types import BoolArray
 from model_build.config import SourceConfig, load_build_config
 from model_build.data.classes import choose_classes, targets_of
 from model_build.data.example import Split
 from model_build.data.layouts.reading import list_source
-from model_build.metrics.classification import (
-    class_counts,
-    confusion,
-    estimate_figure,
-    estimate_metrics,
-    label_aucs,
-    patient_draws,
-    point_scored,
-)
-from model_build.report.markdown import metric_name
+from model_build.evaluation.metric_names import metric_name
+from model_build.metrics.bootstrap import estimate_figure, patient_draws
+from model_build.metrics.classification import class_counts, confusion, estimate_metrics, label_aucs, point_scored
 
 
 @dataclass
@@ -151,7 +144,7 @@ def _render(manifest: Manifest, seen: _Seen) -> list[str]:
     return [*lines, f"{shares}; novel {novel / count:.1%}", _alone(manifest, seen, targets), *[f"left out: {x}" for x in seen.left_out]]
 
 
-def _alone(manifest: Manifest, seen: _Seen, targets: NDArray[np.bool_]) -> str:
+def _alone(manifest: Manifest, seen: _Seen, targets: BoolArray) -> str:
     """What becomes of the images that are not sent to review: nobody corrects these."""
     matters = targets[:, [manifest.labels.index(label) for label in manifest.positive]].any(axis=1)
     decisions = np.array([verdict.decision for verdict in seen.verdicts])

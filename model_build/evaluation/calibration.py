@@ -14,12 +14,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from edge_agent.errors import ConfigError
 from edge_agent.inference.head import Calibration, IsotonicCalibration, PlattCalibration, TemperatureCalibration
 from edge_agent.inference.scoring import calibrate
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.config import CalibrationMethod
 from model_build.data.split import patient_folds
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
 
 FOLD_COUNT = 5
 UNCALIBRATED = "uncalibrated"
@@ -44,7 +41,7 @@ class ChosenCalibration(msgspec.Struct, frozen=True, kw_only=True):
     log_losses: dict[str, float]
 
 
-def smoothed_targets(positive: Booleans) -> Doubles:
+def smoothed_targets(positive: BoolArray) -> Float64Array:
     """Platt's targets: a little above 0 and below 1, as if each class had one more image on the wrong side, shape (images,).
 
     References
@@ -55,7 +52,7 @@ def smoothed_targets(positive: Booleans) -> Doubles:
     return np.where(positive, (positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0))
 
 
-def fit_platt(logits: Floats, positive: Booleans) -> PlattCalibration:
+def fit_platt(logits: Float32Array, positive: BoolArray) -> PlattCalibration:
     """Fit slope and intercept by the log loss against smoothed targets, so that a separable set stays finite.
 
     Parameters
@@ -80,7 +77,7 @@ def fit_platt(logits: Floats, positive: Booleans) -> PlattCalibration:
     return PlattCalibration(slope=slope, intercept=intercept)
 
 
-def fit_temperature(logits: Floats, positive: Booleans) -> TemperatureCalibration:
+def fit_temperature(logits: Float32Array, positive: BoolArray) -> TemperatureCalibration:
     """Fit the one number that the logits are divided by, against smoothed targets.
 
     Parameters
@@ -102,7 +99,7 @@ def fit_temperature(logits: Floats, positive: Booleans) -> TemperatureCalibratio
     return TemperatureCalibration(temperature=1.0 / max(slope, _LEAST_SLOPE))
 
 
-def fit_isotonic(logits: Floats, positive: Booleans) -> IsotonicCalibration:
+def fit_isotonic(logits: Float32Array, positive: BoolArray) -> IsotonicCalibration:
     """Fit the rising steps nearest to the smoothed targets, each tilted a little.
 
     Parameters
@@ -123,7 +120,7 @@ def fit_isotonic(logits: Floats, positive: Booleans) -> IsotonicCalibration:
     """
     at, place, counts = np.unique(logits.astype(np.float64), return_inverse=True, return_counts=True)
     mean_target = np.bincount(place, weights=smoothed_targets(positive)) / counts
-    fitted: Doubles = isotonic_regression(mean_target, sample_weight=counts)
+    fitted: Float64Array = isotonic_regression(mean_target, sample_weight=counts)
     starts = np.flatnonzero(np.append(True, np.diff(fitted) > _ROUNDING))
     ends = np.append(starts[1:], len(at)) - 1
     odds = np.log(fitted[starts]) - np.log1p(-fitted[starts])
@@ -137,7 +134,7 @@ def fit_isotonic(logits: Floats, positive: Booleans) -> IsotonicCalibration:
     return IsotonicCalibration(logits=points[:, 0].tolist(), probabilities=(1.0 / (1.0 + np.exp(-points[:, 1]))).tolist())
 
 
-FITTERS: dict[str, Callable[[Floats, Booleans], Calibration]] = {
+FITTERS: dict[str, Callable[[Float32Array, BoolArray], Calibration]] = {
     "temperature": fit_temperature,
     "platt": fit_platt,
     "isotonic": fit_isotonic,
@@ -145,7 +142,7 @@ FITTERS: dict[str, Callable[[Floats, Booleans], Calibration]] = {
 
 
 def choose_calibration(
-    logits: Floats, positive: Booleans, patients: Sequence[str], method: CalibrationMethod, seed: int
+    logits: Float32Array, positive: BoolArray, patients: Sequence[str], method: CalibrationMethod, seed: int
 ) -> ChosenCalibration:
     """Fit the calibration that the config names, or the one that its log loss on other patients speaks for.
 
@@ -194,25 +191,27 @@ def choose_calibration(
     return ChosenCalibration(calibration=FITTERS[chosen](logits, positive), method=chosen, log_losses=losses)
 
 
-def log_loss(probabilities: NDArray[np.floating], positive: Booleans) -> float:
+def log_loss(probabilities: NDArray[np.floating], positive: BoolArray) -> float:
     """Mean of ``-log`` of the probability given to the truth, in nats; probabilities are held within 1e-6 of 0 and 1."""
     return float(image_log_losses(probabilities, positive).mean())
 
 
-def image_log_losses(probabilities: NDArray[np.floating], positive: Booleans) -> Doubles:
+def image_log_losses(probabilities: NDArray[np.floating], positive: BoolArray) -> Float64Array:
     """As :func:`log_loss`, of each probability by itself, in any shape."""
     clipped = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1.0 - 1e-6)
     return np.asarray(-np.log(np.where(positive, clipped, 1.0 - clipped)))
 
 
-def _standard_error(values: Doubles, patients: Sequence[str]) -> float:
+def _standard_error(values: Float64Array, patients: Sequence[str]) -> float:
     """Of a mean over images, where the images of a patient are not independent."""
     _, codes = np.unique(np.asarray(patients), return_inverse=True)
     of_patient = np.bincount(codes, weights=values - values.mean())
     return float(np.sqrt((of_patient**2).sum()) / len(values))
 
 
-def _cross_fitted(fit: Callable[[Floats, Booleans], Calibration], logits: Floats, positive: Booleans, folds: NDArray[np.int64]) -> Floats:
+def _cross_fitted(
+    fit: Callable[[Float32Array, BoolArray], Calibration], logits: Float32Array, positive: BoolArray, folds: Int64Array
+) -> Float32Array:
     """The probability of each image by the calibration fitted on the other folds, shape (images,)."""
     probabilities = np.empty(len(logits), np.float32)
     for fold in np.unique(folds):
@@ -221,7 +220,7 @@ def _cross_fitted(fit: Callable[[Floats, Booleans], Calibration], logits: Floats
     return probabilities
 
 
-def _fit_logistic(logits: Floats, positive: Booleans, *, with_intercept: bool) -> tuple[float, float]:
+def _fit_logistic(logits: Float32Array, positive: BoolArray, *, with_intercept: bool) -> tuple[float, float]:
     """Slope and intercept of a logistic regression on smoothed targets: each image counts for both classes, by its share of each."""
     share = smoothed_targets(positive)
     column = np.concatenate([logits, logits]).astype(np.float64)[:, np.newaxis]

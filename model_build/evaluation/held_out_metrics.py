@@ -7,27 +7,25 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.decision import point_scores
 from edge_agent.inference.head import Calibration, TemperatureCalibration
 from edge_agent.inference.manifest import DecisionRule, OperatingPoint
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import BuildConfig
 from model_build.data.split import patient_folds
 from model_build.evaluation.calibration import ChosenCalibration, choose_calibration
 from model_build.evaluation.operating_point import choose_operating_point, threshold_interval
 from model_build.heads.fit import label_probabilities, scored_labels
+from model_build.metrics.bootstrap import Estimate, estimate_figure, patient_draws
 from model_build.metrics.classification import (
     Confusion,
-    Estimate,
     Scored,
     class_counts,
     confusion,
-    estimate_figure,
     estimate_metrics,
     label_aucs,
-    patient_draws,
     point_scored,
     roc_auc,
     said_labels,
@@ -36,10 +34,6 @@ from model_build.metrics.classification import (
 _CROSS_FIT_FOLDS = 5
 # A mean over findings with fewer held-out positives would be mostly noise.
 MIN_POSITIVES = 20
-
-Floats = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -103,15 +97,15 @@ class HeldOutOutputs:
     outputs.
     """
 
-    logits: Floats
-    float_logits: Floats
-    baseline_logits: Floats
-    distances: Floats
-    targets: Booleans
-    strata: Integers
+    logits: Float32Array
+    float_logits: Float32Array
+    baseline_logits: Float32Array
+    distances: Float32Array
+    targets: BoolArray
+    strata: Int64Array
     patients: list[str]
-    indices: Integers
-    folds: Integers
+    indices: Int64Array
+    folds: Int64Array
 
 
 @dataclass(frozen=True)
@@ -124,12 +118,12 @@ class Judged:
 
     calibrations: list[ChosenCalibration]
     rule: DecisionRule
-    probabilities: Floats
-    cross_fitted: Floats
-    cross_predicted: Booleans
+    probabilities: Float32Array
+    cross_fitted: Float32Array
+    cross_predicted: BoolArray
 
 
-def _calibrate(outputs: HeldOutOutputs, chosen: Booleans, config: BuildConfig) -> list[ChosenCalibration]:
+def _calibrate(outputs: HeldOutOutputs, chosen: BoolArray, config: BuildConfig) -> list[ChosenCalibration]:
     source = config.source
     patients = [patient for patient, taken in zip(outputs.patients, chosen.tolist(), strict=True) if taken]
     found = []
@@ -144,12 +138,12 @@ def _calibrate(outputs: HeldOutOutputs, chosen: Booleans, config: BuildConfig) -
     return found
 
 
-def _probabilities(logits: Floats, calibrations: Sequence[ChosenCalibration], config: BuildConfig) -> Floats:
+def _probabilities(logits: Float32Array, calibrations: Sequence[ChosenCalibration], config: BuildConfig) -> Float32Array:
     chosen = [entry.calibration for entry in calibrations]
     return label_probabilities(config.task, config.source.labels, config.source.positive, logits, chosen)
 
 
-def _choose_points(probabilities: Floats, targets: Booleans, config: BuildConfig) -> list[OperatingPoint]:
+def _choose_points(probabilities: Float32Array, targets: BoolArray, config: BuildConfig) -> list[OperatingPoint]:
     labels, positive = config.source.labels, config.source.positive
     groups = [[label] for label in labels] if config.task == "multilabel" else [list(positive)]
     decision = config.decision
@@ -159,12 +153,12 @@ def _choose_points(probabilities: Floats, targets: Booleans, config: BuildConfig
     points = []
     for group in groups:
         columns = [labels.index(label) for label in group]
-        has_any: Booleans = np.logical_or.reduce(targets[:, columns], axis=1)
+        has_any: BoolArray = np.logical_or.reduce(targets[:, columns], axis=1)
         points.append(choose_operating_point(probabilities[:, columns].sum(axis=1), has_any, group, decision))
     return points
 
 
-def _label_margins(probabilities: Floats, predicted: Booleans, config: BuildConfig) -> Floats:
+def _label_margins(probabilities: Float32Array, predicted: BoolArray, config: BuildConfig) -> Float32Array:
     """By how much the best class of the winning side leads the next one; 1 where that side has no other class."""
     on_positive_side = np.array([label in config.source.positive for label in config.source.labels])
     allowed = on_positive_side[np.newaxis] == predicted[:, :1]
@@ -222,7 +216,7 @@ def judge(outputs: HeldOutOutputs, config: BuildConfig) -> Judged:
 
 
 def _measure_point(
-    scored: Scored, crossed: Scored, float_scores: Floats, baseline_scores: Floats, point: OperatingPoint, config: BuildConfig
+    scored: Scored, crossed: Scored, float_scores: Float32Array, baseline_scores: Float32Array, point: OperatingPoint, config: BuildConfig
 ) -> PointMeasured:
     metrics_cross_fitted = estimate_metrics(crossed, config.seed)
     del metrics_cross_fitted["auc"]  # pooled over different calibrations: not one ranking
@@ -242,14 +236,14 @@ def _measure_point(
 
 
 def _overall(
-    outputs: HeldOutOutputs, judged: Judged, baseline: Floats, folds: Integers | None, config: BuildConfig
-) -> tuple[dict[str, Estimate], Integers]:
+    outputs: HeldOutOutputs, judged: Judged, baseline: Float32Array, folds: Int64Array | None, config: BuildConfig
+) -> tuple[dict[str, Estimate], Int64Array]:
     """Figures over all labels, and the classes said, shape (images,), both cross-fitted; the classes are empty in multilabel tasks."""
     draws, targets = patient_draws(outputs.patients, config.seed), outputs.targets
     frequent = np.flatnonzero(targets.sum(axis=0) >= MIN_POSITIVES)
     columns = frequent if len(frequent) else np.arange(targets.shape[1])
 
-    def mean_auc(probabilities: Floats, chosen: Integers) -> float:
+    def mean_auc(probabilities: Float32Array, chosen: Int64Array) -> float:
         values = label_aucs(probabilities[chosen][:, columns], targets[chosen][:, columns], None if folds is None else folds[chosen])
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
@@ -269,7 +263,7 @@ def _overall(
     return ({} if config.task == "binary" else overall), said
 
 
-def review_mask(rule: DecisionRule, probabilities: Floats, config: BuildConfig) -> Booleans:
+def review_mask(rule: DecisionRule, probabilities: Float32Array, config: BuildConfig) -> BoolArray:
     """Images whose score asks for eyes, bool, shape (images,), by their probabilities (images, labels); novelty and quality left out."""
     scores = point_scores(rule.points, config.source.labels, probabilities)
     in_band = np.stack([(scores[:, i] >= p.review_low) & (scores[:, i] <= p.review_high) for i, p in enumerate(rule.points)], axis=1)

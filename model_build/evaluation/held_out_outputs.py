@@ -15,7 +15,8 @@ from edge_agent.inference.head import Head, LinearHead
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.manifest import OperatingPoint
 from edge_agent.inference.scoring import make_scorer
-from model_build.bundle.write import pack_arrays
+from model_build.array_types import BoolArray, Float32Array, Int64Array
+from model_build.arrays import pack_arrays
 from model_build.data.images import LabelledFile
 from model_build.data.pixels import Pixels
 from model_build.evaluation.held_out_metrics import HeldOutOutputs, Judged
@@ -25,10 +26,6 @@ from model_build.run_folder import write_whole
 
 WORST_PER_KIND = 6
 UNKNOWN_AGE = -1
-
-Floats = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,19 +43,19 @@ class HeldOut:
     shape (0, 1, 1) where the heads are not linear, as no map of them would be true.
     """
 
-    probabilities: Floats
-    cross_fitted: Floats
-    cross_predicted: Booleans
-    targets: Booleans
-    patients: Integers
-    folds: Integers
-    indices: Integers
+    probabilities: Float32Array
+    cross_fitted: Float32Array
+    cross_predicted: BoolArray
+    targets: BoolArray
+    patients: Int64Array
+    folds: Int64Array
+    indices: Int64Array
     views: NDArray[np.str_]
     sexes: NDArray[np.str_]
-    ages_years: Integers
-    worst: Integers
-    worst_points: Integers
-    evidence: Floats
+    ages_years: Int64Array
+    worst: Int64Array
+    worst_points: Int64Array
+    evidence: Float32Array
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ class MeasuredModel:
 
 
 def worst_mistakes(
-    points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Floats, targets: Booleans
-) -> tuple[Integers, Integers]:
+    points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array, targets: BoolArray
+) -> tuple[Int64Array, Int64Array]:
     """The most certain mistakes over all operating points: at most six missed images, then at most six false alarms.
 
     Returns
@@ -98,7 +95,7 @@ def keep_held_out(
     judged: Judged,
     labels: Sequence[str],
     files: Sequence[LabelledFile],
-    evidence_of: Callable[[int, int, str], Floats] | None,
+    evidence_of: Callable[[int, int, str], Float32Array] | None,
 ) -> None:
     """Write ``held_out.npz``.
 
@@ -147,7 +144,7 @@ def keep_held_out(
     write_whole(path, pack_arrays(**asdict(kept)))
 
 
-def evidence_mapper(models: Sequence[MeasuredModel], pixels: Pixels) -> Callable[[int, int, str], Floats] | None:
+def evidence_mapper(models: Sequence[MeasuredModel], pixels: Pixels) -> Callable[[int, int, str], Float32Array] | None:
     """From (index into ``pixels``, fold, label) to the log odds of the label at each place of the feature map, shape (h, w).
 
     Returns
@@ -159,7 +156,7 @@ def evidence_mapper(models: Sequence[MeasuredModel], pixels: Pixels) -> Callable
         return None
     interpreters: dict[int, Interpreter] = {}
 
-    def evidence(index: int, fold: int, label: str) -> Floats:
+    def evidence(index: int, fold: int, label: str) -> Float32Array:
         if fold not in interpreters:
             interpreters[fold] = Interpreter(models[fold].model)
         interpreters[fold].invoke(pixels[index])

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.manifest import OperatingPoint
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.config import DecisionConfig
-from model_build.metrics.classification import Estimate, estimate_figure, patient_draws
+from model_build.metrics.bootstrap import Estimate, estimate_figure, patient_draws
 from model_build.metrics.curves import log_odds
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 
 # A band that sends more than this share to a person leaves the model nothing to decide.
 MAX_REVIEW_SHARE = 0.5
@@ -25,7 +20,7 @@ _OUTER_MARGIN = 0.5
 _ROUNDING = 1e-9
 
 
-def choose_operating_point(scores: Floats, positive: Booleans, labels: Sequence[str], config: DecisionConfig) -> OperatingPoint:
+def choose_operating_point(scores: Float32Array, positive: BoolArray, labels: Sequence[str], config: DecisionConfig) -> OperatingPoint:
     """Choose threshold and review band by the rule that the config names.
 
     Parameters
@@ -70,7 +65,7 @@ def choose_operating_point(scores: Floats, positive: Booleans, labels: Sequence[
 
 
 def threshold_interval(
-    scores: Floats, positive: Booleans, patients: Sequence[str] | Integers, config: DecisionConfig, seed: int
+    scores: Float32Array, positive: BoolArray, patients: Sequence[str] | Int64Array, config: DecisionConfig, seed: int
 ) -> Estimate:
     """The threshold with the 95 % interval that the choice of held-out patients leaves it, on the probability scale.
 
@@ -95,13 +90,13 @@ def threshold_interval(
     """
     _refuse_one_side(positive, "positive")
 
-    def threshold(drawn: Integers) -> float:
+    def threshold(drawn: Int64Array) -> float:
         return _choose_threshold(scores[drawn], positive[drawn], config) if 0 < positive[drawn].sum() < len(drawn) else float("nan")
 
     return estimate_figure(threshold, patient_draws(patients, seed))
 
 
-def _refuse_one_side(positive: Booleans, name: str) -> None:
+def _refuse_one_side(positive: BoolArray, name: str) -> None:
     if positive.all() or not positive.any():
         raise ConfigError(
             f"{'no' if not positive.any() else 'every'} held-out image is {name}: an operating point needs both sides;"
@@ -109,7 +104,7 @@ def _refuse_one_side(positive: Booleans, name: str) -> None:
         )
 
 
-def _choose_threshold(scores: Floats, positive: Booleans, config: DecisionConfig) -> float:
+def _choose_threshold(scores: Float32Array, positive: BoolArray, config: DecisionConfig) -> float:
     positives = int(positive.sum())
     levels, place = np.unique(scores.astype(np.float64), return_inverse=True)
     # Cut i calls positive what stands at level i or above; the last cut calls nothing positive.
@@ -121,7 +116,7 @@ def _choose_threshold(scores: Floats, positive: Booleans, config: DecisionConfig
     return _threshold_at(_choose_cut(sensitivity, specificity, positives / len(positive), config), levels)
 
 
-def _choose_cut(sensitivity: Doubles, specificity: Doubles, positive_share: float, config: DecisionConfig) -> int:
+def _choose_cut(sensitivity: Float64Array, specificity: Float64Array, positive_share: float, config: DecisionConfig) -> int:
     """The index of the cut that the rule asks for; sensitivity falls and specificity rises along the cuts."""
     if config.target_sensitivity is not None:
         return int(np.flatnonzero(sensitivity >= config.target_sensitivity - _ROUNDING)[-1])
@@ -142,7 +137,7 @@ def _choose_cut(sensitivity: Doubles, specificity: Doubles, positive_share: floa
     return int(np.flatnonzero(loss <= loss.min() + _ROUNDING)[0])
 
 
-def _threshold_at(cut: int, levels: Doubles) -> float:
+def _threshold_at(cut: int, levels: Float64Array) -> float:
     """The probability midway, in log odds, between the levels on both sides of a cut."""
     odds = log_odds(levels)
     if cut == 0:
@@ -154,7 +149,7 @@ def _threshold_at(cut: int, levels: Doubles) -> float:
     return between if low < between < high else (low + high) / 2.0
 
 
-def _band(distance: Doubles, wrong: Booleans, config: DecisionConfig) -> tuple[float, str]:
+def _band(distance: Float64Array, wrong: BoolArray, config: DecisionConfig) -> tuple[float, str]:
     """Half the width of the review band in log odds, and what is to be said of it where the target was not reached."""
     if config.review_target_error is None:
         return _half_width(distance, round((config.review_fraction or 0.0) * len(distance))), ""
@@ -170,7 +165,7 @@ def _band(distance: Doubles, wrong: Booleans, config: DecisionConfig) -> tuple[f
     return _half_width(distance, int(inside[best])), missed
 
 
-def _half_width(distance: Doubles, count: int) -> float:
+def _half_width(distance: Float64Array, count: int) -> float:
     """Half the width of the narrowest band that holds ``count`` images and those as far as the last of them; 0 for none."""
     if count == 0:
         return 0.0

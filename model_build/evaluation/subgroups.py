@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_build.array_types import BoolArray, Float64Array
 from model_build.config import BuildConfig
 from model_build.evaluation.held_out_metrics import MIN_POSITIVES, Measured
 from model_build.evaluation.held_out_outputs import UNKNOWN_AGE, HeldOut
-from model_build.metrics.classification import Estimate, Scored
-from model_build.metrics.curves import Booleans, Floats, RankedScores, patient_quantiles
+from model_build.metrics.bootstrap import Estimate, patient_quantiles
+from model_build.metrics.classification import Scored
+from model_build.metrics.curves import RankedScores
 
 MIN_IMAGES = 20
 _AGES = ((0, 17, "under 18"), (18, 39, "18 to 39"), (40, 59, "40 to 59"), (60, 79, "60 to 79"), (80, 200, "80 and over"))
@@ -36,7 +38,7 @@ class Subgroup:
     reason: str = ""
 
 
-def _groups(kept: HeldOut) -> Iterator[tuple[str, str, Booleans]]:
+def _groups(kept: HeldOut) -> Iterator[tuple[str, str, BoolArray]]:
     """(attribute, group, images) for each attribute of which the data set tells anything."""
     for attribute, told in (("view", kept.views), ("sex", kept.sexes)):
         if (told != "").any():
@@ -53,7 +55,7 @@ def _groups(kept: HeldOut) -> Iterator[tuple[str, str, Booleans]]:
             yield "age, years", _UNKNOWN, ages == UNKNOWN_AGE
 
 
-def _estimate(values: Floats, band: tuple[Floats, ...], index: int) -> Estimate:
+def _estimate(values: Float64Array, band: tuple[Float64Array, ...], index: int) -> Estimate:
     return Estimate(float(values[index]), float(band[0][index]), float(band[1][index]))
 
 
@@ -77,8 +79,8 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
         of them, at points that were chosen on other patients. Groups of fewer than 20 images, or with one side only, have a reason
         instead. Empty where the data set tells nothing.
     """
-    positive: Booleans = np.logical_or.reduce([one.positive for one in scored])
-    said: Booleans = np.logical_or.reduce(kept.cross_predicted, axis=1)
+    positive: BoolArray = np.logical_or.reduce([one.positive for one in scored])
+    said: BoolArray = np.logical_or.reduce(kept.cross_predicted, axis=1)
     folds = scored[0].folds
     if config.task == "multilabel":
         columns = np.flatnonzero(kept.targets.sum(axis=0) >= MIN_POSITIVES)
@@ -87,11 +89,11 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
     else:
         sides = [(scored[0].probabilities, scored[0].positive)]
 
-    def figures(own: Booleans) -> tuple[Estimate, Estimate, Estimate]:
+    def figures(own: BoolArray) -> tuple[Estimate, Estimate, Estimate]:
         ranked = [RankedScores(scores[own], truth[own], None if folds is None else folds[own]) for scores, truth in sides]
         there, called = positive[own], said[own]
 
-        def measure(weights: Floats) -> Floats:
+        def measure(weights: Float64Array) -> Float64Array:
             aucs = np.concatenate([one.auc(weights) for one in ranked], axis=-1)
             counts = np.maximum((~np.isnan(aucs)).sum(axis=-1), 1)
             mean = np.where(np.isnan(aucs).all(axis=-1), np.nan, np.nansum(aucs, axis=-1) / counts)

@@ -52,8 +52,8 @@ def build(order: Order) -> None:
     # TensorFlow writes its start-up lines past Python; only its errors are for the user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model_build.build import Build
-    from model_build.bundle.write import environment
     from model_build.config import load_build_config
+    from model_build.environment import environment
     from model_build.progress import make_progress
 
     resume = prepare_out(order.folder, order.config_text, resume=True, warn=lambda _: None)

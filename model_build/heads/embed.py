@@ -8,16 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edge_agent.imaging.preprocess import InputContract
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.novelty import novelty_features
-from model_build.bundle.write import pack_arrays
-from model_build.data.phantom.draw import draw_phantom
+from model_build.array_types import Float32Array, Int64Array, UInt8Array
 from model_build.data.pixels import Pixels
-
-_GOLDEN_COUNT = 4
 
 
 @dataclass(frozen=True)
@@ -27,8 +22,8 @@ class Embedded:
     ``embeddings`` is float32, shape (images, D), dequantised; ``features`` is float32, shape (images, F): what the novelty score looks at.
     """
 
-    embeddings: NDArray[np.float32]
-    features: NDArray[np.float32]
+    embeddings: Float32Array
+    features: Float32Array
 
 
 def embed_images(model: bytes, pixels: Pixels) -> Embedded:
@@ -57,7 +52,7 @@ def embed_images(model: bytes, pixels: Pixels) -> Embedded:
         np.empty((len(pixels), *embedding.shape), embedding.dtype), np.empty((len(pixels), *features.shape), features.dtype)
     )
 
-    def embed_share(share: NDArray[np.int64]) -> None:
+    def embed_share(share: Int64Array) -> None:
         interpreter = Interpreter(model)
         for index in share.tolist():
             embedding = interpreter.invoke(pixels[index])
@@ -69,18 +64,7 @@ def embed_images(model: bytes, pixels: Pixels) -> Embedded:
     return embedded
 
 
-def golden_vectors(model: bytes, contract: InputContract) -> bytes:
-    """Draw phantoms, half of them with opacities, and pack them with the embeddings that this machine computes for them."""
-    inputs = np.stack(
-        [
-            draw_phantom(seed, rows=contract.rows, columns=contract.columns, opacity_count=seed % 2)[:, :, np.newaxis]
-            for seed in range(_GOLDEN_COUNT)
-        ]
-    )
-    return pack_arrays(inputs=inputs, embeddings=embed_images(model, inputs).embeddings)
-
-
-def measure_latency_ms(model: bytes, grey: NDArray[np.uint8], num_threads: int, repetitions: int = 200) -> float:
+def measure_latency_ms(model: bytes, grey: UInt8Array, num_threads: int, repetitions: int = 200) -> float:
     """Median duration of one invocation in milliseconds, after ten to warm up."""
     interpreter = Interpreter(model, num_threads=num_threads)
     durations = []

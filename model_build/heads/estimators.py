@@ -32,11 +32,10 @@ from edge_agent.inference.head import (
     RbfSvmHead,
     Trees,
 )
+from model_build.array_types import BoolArray, Float32Array, Float64Array
 
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 # Embeddings, which of them are positive, the positive label, the inverse regularisation (scikit-learn's C).
-Fitter = Callable[[Floats, Flags, str, float], Head]
+Fitter = Callable[[Float32Array, BoolArray, str, float], Head]
 
 UNCALIBRATED = PlattCalibration(1.0, 0.0)
 PROTOTYPES_PER_CLASS = 4
@@ -46,26 +45,28 @@ BOOSTING = {"n_estimators": 200, "learning_rate": 0.1, "max_depth": 3, "subsampl
 
 
 def fit_logistic_regression(
-    embeddings: Floats, positive: Flags, label: str, inverse_regularization: float, weights: Floats | None = None
+    embeddings: Float32Array, positive: BoolArray, label: str, inverse_regularization: float, weights: Float32Array | None = None
 ) -> Head:
     """Logistic regression on the standardised embedding; ``weights``, float32, shape (images,), say how much each image counts."""
     model = LogisticRegression(C=inverse_regularization, class_weight="balanced", max_iter=2000)
     return _fit_linear(LogisticRegressionHead, model, embeddings, positive, label, weights)
 
 
-def fit_linear_discriminant(embeddings: Floats, positive: Flags, label: str, _: float) -> Head:
+def fit_linear_discriminant(embeddings: Float32Array, positive: BoolArray, label: str, _: float) -> Head:
     """Linear discriminant; the covariance is shrunk as Ledoit and Wolf (2004) find it best."""
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5])
     return _fit_linear(LinearDiscriminantHead, model, embeddings, positive, label)
 
 
-def fit_linear_svm(embeddings: Floats, positive: Flags, label: str, inverse_regularization: float) -> Head:
+def fit_linear_svm(embeddings: Float32Array, positive: BoolArray, label: str, inverse_regularization: float) -> Head:
     """Linear support vector machine with squared hinge loss."""
     model = LinearSVC(C=inverse_regularization, class_weight="balanced", dual=False, max_iter=5000)
     return _fit_linear(LinearSvmHead, model, embeddings, positive, label)
 
 
-def _fit_linear(kind: type[LinearHead], model: Any, embeddings: Floats, positive: Flags, label: str, weights: Floats | None = None) -> Head:
+def _fit_linear(
+    kind: type[LinearHead], model: Any, embeddings: Float32Array, positive: BoolArray, label: str, weights: Float32Array | None = None
+) -> Head:
     scaler = StandardScaler().fit(embeddings, sample_weight=weights)
     # Not every model that comes here takes weights.
     model.fit(scaler.transform(embeddings), positive, **({} if weights is None else {"sample_weight": weights}))
@@ -75,7 +76,7 @@ def _fit_linear(kind: type[LinearHead], model: Any, embeddings: Floats, positive
     return kind(positive=label, coefficients=coefficients.tolist(), intercept=intercept, calibration=UNCALIBRATED)
 
 
-def fit_rbf_svm(embeddings: Floats, positive: Flags, label: str, inverse_regularization: float) -> Head:
+def fit_rbf_svm(embeddings: Float32Array, positive: BoolArray, label: str, inverse_regularization: float) -> Head:
     """Support vector machine with radial basis functions; ``gamma`` is one over the number of channels that vary."""
     scaler = StandardScaler().fit(embeddings)
     gamma = 1.0 / max(1, int(np.count_nonzero(scaler.var_)))
@@ -98,7 +99,7 @@ def export_rbf_svm(model: SVC, gamma: float, scaler: StandardScaler, label: str)
     )
 
 
-def fit_nearest_prototype(embeddings: Floats, positive: Flags, label: str, _: float) -> Head:
+def fit_nearest_prototype(embeddings: Float32Array, positive: BoolArray, label: str, _: float) -> Head:
     """Up to ``PROTOTYPES_PER_CLASS`` k-means centres for each class, on the standardised embedding."""
     scaler = StandardScaler().fit(embeddings)
     places = scaler.transform(embeddings)
@@ -117,7 +118,7 @@ def fit_nearest_prototype(embeddings: Floats, positive: Flags, label: str, _: fl
     )
 
 
-def fit_random_forest(embeddings: Floats, positive: Flags, label: str, _: float) -> Head:
+def fit_random_forest(embeddings: Float32Array, positive: BoolArray, label: str, _: float) -> Head:
     """Random forest as ``FOREST`` says."""
     return export_random_forest(RandomForestClassifier(**FOREST).fit(embeddings, positive), label)
 
@@ -129,7 +130,7 @@ def export_random_forest(model: RandomForestClassifier, label: str) -> RandomFor
     return RandomForestHead(positive=label, calibration=UNCALIBRATED, trees=_flatten(trees, shares))
 
 
-def fit_gradient_boosting(embeddings: Floats, positive: Flags, label: str, _: float) -> Head:
+def fit_gradient_boosting(embeddings: Float32Array, positive: BoolArray, label: str, _: float) -> Head:
     """Gradient boosting as ``BOOSTING`` says."""
     weights = compute_sample_weight("balanced", positive)
     return export_gradient_boosting(GradientBoostingClassifier(**BOOSTING).fit(embeddings, positive, weights), label)
@@ -144,7 +145,7 @@ def export_gradient_boosting(model: GradientBoostingClassifier, label: str) -> G
     return GradientBoostingHead(positive=label, calibration=UNCALIBRATED, intercept=intercept, trees=_flatten(trees, values))
 
 
-def _flatten(trees: list[Any], values: list[NDArray[np.float64]]) -> Trees:
+def _flatten(trees: list[Any], values: list[Float64Array]) -> Trees:
     """One list of nodes for all trees; ``values`` has each tree's values in the order of its nodes."""
     roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])])
     leaf = np.concatenate([tree.children_left == LEAF for tree in trees])

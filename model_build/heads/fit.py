@@ -6,20 +6,17 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
 from edge_agent.inference.head import Calibration, Head
 from edge_agent.inference.scoring import calibrate, join_probabilities, make_scorer
 from edge_agent.records import Task
+from model_build.array_types import BoolArray, Float32Array
 from model_build.config import HeadConfig
 from model_build.heads.estimators import FITTERS
 
-Floats = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
 
-
-def fit_head(embeddings: Floats, positive: Booleans, label: str, config: HeadConfig) -> Head:
+def fit_head(embeddings: Float32Array, positive: BoolArray, label: str, config: HeadConfig) -> Head:
     """Fit the kind of head that the config names, with balanced classes.
 
     Parameters
@@ -55,7 +52,7 @@ def scored_labels(labels: Sequence[str], task: Task, positive: Sequence[str]) ->
 
 
 def fit_heads(
-    embeddings: Floats, targets: Booleans, labels: Sequence[str], task: Task, positive: Sequence[str], config: HeadConfig
+    embeddings: Float32Array, targets: BoolArray, labels: Sequence[str], task: Task, positive: Sequence[str], config: HeadConfig
 ) -> list[Head]:
     """Fit a head for each label that has one, each label against all other images.
 
@@ -81,7 +78,7 @@ def fit_heads(
     return [fit_head(embeddings, targets[:, order.index(label)], label, config) for label in scored_labels(labels, task, positive)]
 
 
-def head_logits(heads: Sequence[Head], embeddings: Floats) -> Floats:
+def head_logits(heads: Sequence[Head], embeddings: Float32Array) -> Float32Array:
     """Uncalibrated logits, float32, shape (images, heads), computed by the very code that runs on the device."""
     return np.stack([make_scorer(head).logits(embeddings) for head in heads], axis=1)
 
@@ -92,8 +89,8 @@ def calibrated(heads: Sequence[Head], calibrations: Sequence[Calibration]) -> li
 
 
 def label_probabilities(
-    task: Task, labels: Sequence[str], positive: Sequence[str], logits: Floats, calibrations: Sequence[Calibration]
-) -> Floats:
+    task: Task, labels: Sequence[str], positive: Sequence[str], logits: Float32Array, calibrations: Sequence[Calibration]
+) -> Float32Array:
     """What the device makes of its heads' logits: calibrated probabilities, float32, shape (images, labels).
 
     Parameters

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.inference.novelty import Reference
-from model_build.bundle.write import pack_arrays
+from model_build.array_types import BoolArray, Int64Array
+from model_build.arrays import pack_arrays
 from model_build.heads.embed import Embedded
 
 _CORE_PER_CLASS = 100
@@ -14,7 +14,7 @@ _CORE_PER_CLASS = 100
 _SHRINKAGE = 1e-3
 
 
-def fit_reference(embedded: Embedded, labels: NDArray[np.int64], chosen: NDArray[np.bool_], seed: int) -> Reference:
+def fit_reference(embedded: Embedded, labels: Int64Array, chosen: BoolArray, seed: int) -> Reference:
     """Fit class means and the shared covariance on the chosen images.
 
     Parameters

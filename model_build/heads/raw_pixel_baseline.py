@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.imaging.preprocess import InputContract, prepare_input
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import BuildConfig, HeadConfig
 from model_build.data.images import ImageSet
 from model_build.heads.fit import fit_heads, head_logits
@@ -17,15 +17,13 @@ _HEAD = HeadConfig(kind="logistic_regression", inverse_regularization=0.001)
 _MOST_TRAINED_ON = 20_000
 
 
-def raw_pixels(images: ImageSet, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+def raw_pixels(images: ImageSet, chosen: Int64Array) -> Float32Array:
     """The images at 48 x 48 pixels as rows of grey values, white 1, float32, shape (chosen, 2304)."""
     contract = InputContract(rows=SIDE_PX, columns=SIDE_PX)
     return np.stack([prepare_input(images.pixels[int(index)][:, :, 0], contract).ravel() for index in chosen]).astype(np.float32) / 255.0
 
 
-def baseline_logits(
-    images: ImageSet, trained_on: NDArray[np.bool_], held_out: NDArray[np.bool_], config: BuildConfig
-) -> NDArray[np.float32]:
+def baseline_logits(images: ImageSet, trained_on: BoolArray, held_out: BoolArray, config: BuildConfig) -> Float32Array:
     """Fit one logistic regression for each head of the build on raw pixels, and score the held-out images.
 
     Parameters

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.inference.head import Head
 from edge_agent.inference.scoring import make_scorer
+from model_build.array_types import BoolArray, Float32Array
 from model_build.config import BuildConfig
 from model_build.heads.estimators import fit_logistic_regression
 from model_build.heads.fit import fit_heads
 
-Floats = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
-
 
 def fit_self_trained_heads(
-    embeddings: Floats, targets: Booleans, labelled: Booleans, unlabelled: Booleans, config: BuildConfig
+    embeddings: Float32Array, targets: BoolArray, labelled: BoolArray, unlabelled: BoolArray, config: BuildConfig
 ) -> list[Head]:
     """Fit each head on the labelled images, let it label the others, and fit it once more on all.
 
@@ -57,7 +54,7 @@ def fit_self_trained_heads(
 
 
 def _fit_again(
-    head: Head, embeddings: Floats, positive: Booleans, labelled: Booleans, unlabelled: Booleans, inverse_regularization: float
+    head: Head, embeddings: Float32Array, positive: BoolArray, labelled: BoolArray, unlabelled: BoolArray, inverse_regularization: float
 ) -> Head:
     said = make_scorer(head).logits(embeddings[unlabelled]) > 0
     weights = np.ones(int(labelled.sum()) + len(said), np.float32)

@@ -7,27 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.inference.decision import point_scores
 from edge_agent.inference.manifest import OperatingPoint
-
-BOOTSTRAP_DRAWS = 1000
-
-Booleans = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
-
-
-class Estimate(msgspec.Struct, frozen=True):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
+from model_build.metrics.bootstrap import Estimate, estimate_figure, patient_draws
 
 
 class Confusion(msgspec.Struct, frozen=True):
@@ -47,14 +31,14 @@ class Scored:
     where one model scored all.
     """
 
-    probabilities: Floats
-    positive: Booleans
-    predicted: Booleans
-    patients: Sequence[str] | Integers
-    folds: Integers | None = None
+    probabilities: Float32Array
+    positive: BoolArray
+    predicted: BoolArray
+    patients: Sequence[str] | Int64Array
+    folds: Int64Array | None = None
 
 
-def roc_auc(scores: Floats, positive: Booleans, folds: Integers | None = None) -> float:
+def roc_auc(scores: Float32Array, positive: BoolArray, folds: Int64Array | None = None) -> float:
     """Area under the ROC curve, ties counted half (the Mann-Whitney statistic).
 
     Parameters
@@ -77,7 +61,7 @@ def roc_auc(scores: Floats, positive: Booleans, folds: Integers | None = None) -
     return ordered / pairs if pairs else float("nan")
 
 
-def _ordered_pairs(scores: Floats, positive: Booleans) -> tuple[float, int]:
+def _ordered_pairs(scores: Float32Array, positive: BoolArray) -> tuple[float, int]:
     """How many pairs of a positive and a negative image have the positive one ahead (ties: half), and how many pairs there are."""
     positives = int(positive.sum())
     negatives = len(positive) - positives
@@ -88,11 +72,11 @@ def _ordered_pairs(scores: Floats, positive: Booleans) -> tuple[float, int]:
     return float(mean_rank[inverse][positive].sum() - positives * (positives + 1) / 2.0), positives * negatives
 
 
-def _share(hits: Booleans, among: Booleans) -> float:
+def _share(hits: BoolArray, among: BoolArray) -> float:
     return float(hits[among].mean()) if among.any() else float("nan")
 
 
-METRICS: dict[str, Callable[[Scored, Integers], float]] = {
+METRICS: dict[str, Callable[[Scored, Int64Array], float]] = {
     "auc": lambda s, i: roc_auc(s.probabilities[i], s.positive[i], None if s.folds is None else s.folds[i]),
     "sensitivity": lambda s, i: _share(s.predicted[i], s.positive[i]),
     "specificity": lambda s, i: _share(~s.predicted[i], ~s.positive[i]),
@@ -124,38 +108,7 @@ def estimate_metrics(scored: Scored, seed: int) -> dict[str, Estimate]:
     return {name: estimate_figure(lambda i, metric=metric: metric(scored, i), draws) for name, metric in METRICS.items()}  # type: ignore[misc]
 
 
-def patient_draws(patients: Sequence[str] | Integers, seed: int, count: int = BOOTSTRAP_DRAWS) -> list[Integers]:
-    """Indices of the images in each of ``count`` draws of patients with replacement."""
-    _, codes = np.unique(np.asarray(patients), return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(codes))[:-1])
-    random = np.random.default_rng(seed)
-    return [np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))]) for _ in range(count)]
-
-
-def estimate_figure(figure: Callable[[Integers], float], draws: Sequence[Integers]) -> Estimate:
-    """A figure of all images, with its interval over draws of patients; draws where it is NaN are passed over.
-
-    Parameters
-    ----------
-    figure : callable
-        From indices, int64, shape (chosen,), to the figure.
-    draws : sequence of ndarray
-        From :func:`patient_draws`; every image stands in one at least.
-
-    Returns
-    -------
-    Estimate
-        The bounds are NaN where no draw has a value.
-    """
-    values = np.array([figure(chosen) for chosen in draws])
-    known = values[~np.isnan(values)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (float("nan"), float("nan"))
-    everything = np.arange(1 + max(int(chosen.max()) for chosen in draws))
-    return Estimate(float(figure(everything)), float(low), float(high))
-
-
-def confusion(positive: Booleans, predicted: Booleans) -> Confusion:
+def confusion(positive: BoolArray, predicted: BoolArray) -> Confusion:
     """Count the four outcomes."""
     return Confusion(
         int((positive & predicted).sum()),
@@ -165,7 +118,7 @@ def confusion(positive: Booleans, predicted: Booleans) -> Confusion:
     )
 
 
-def said_labels(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Floats, predicted: Booleans) -> Integers:
+def said_labels(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array, predicted: BoolArray) -> Int64Array:
     """The class that the agent would say of each image, for tasks with exactly one class.
 
     Parameters
@@ -188,12 +141,12 @@ def said_labels(points: Sequence[OperatingPoint], labels: Sequence[str], probabi
     return np.asarray(np.where(allowed, probabilities, -1.0).argmax(axis=1), dtype=np.int64)
 
 
-def class_counts(truth: Integers, said: Integers, class_count: int) -> Integers:
+def class_counts(truth: Int64Array, said: Int64Array, class_count: int) -> Int64Array:
     """Confusion matrix ``counts[truth, said]``, int64, shape (classes, classes)."""
     return np.asarray(np.bincount(truth * class_count + said, minlength=class_count**2).reshape(class_count, class_count), dtype=np.int64)
 
 
-def label_aucs(probabilities: Floats, targets: Booleans, folds: Integers | None = None) -> NDArray[np.float64]:
+def label_aucs(probabilities: Float32Array, targets: BoolArray, folds: Int64Array | None = None) -> Float64Array:
     """AUC of each label against all others, shape (labels,); NaN where a label is absent."""
     return np.array([roc_auc(probabilities[:, i], targets[:, i], folds) for i in range(targets.shape[1])])
 
@@ -201,11 +154,11 @@ def label_aucs(probabilities: Floats, targets: Booleans, folds: Integers | None 
 def point_scored(
     points: Sequence[OperatingPoint],
     labels: Sequence[str],
-    probabilities: Floats,
-    targets: Booleans,
-    patients: Sequence[str] | Integers,
-    folds: Integers | None = None,
-    predicted: Booleans | None = None,
+    probabilities: Float32Array,
+    targets: BoolArray,
+    patients: Sequence[str] | Int64Array,
+    folds: Int64Array | None = None,
+    predicted: BoolArray | None = None,
 ) -> list[Scored]:
     """Look at the same images through each operating point.
 

@@ -6,36 +6,31 @@ one row for each draw of the bootstrap.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
+from model_build.array_types import BoolArray, Float64Array, Int64Array
 
-BOOTSTRAP_DRAWS = 1000
 BIN_COUNT = 10
 _Z = 1.959964  # of a two-sided 95 % interval
-# Weights of so many images, over the draws held at once: 32 MB.
-_WEIGHTS_AT_ONCE = 4_000_000
 
 
-def log_odds(probabilities: NDArray[np.floating]) -> Floats:
+def log_odds(probabilities: NDArray[np.floating]) -> Float64Array:
     """Log odds of probabilities, shape kept; clipped at 1e-6, so that 0 and 1 stay finite."""
     clipped = np.clip(np.asarray(probabilities, np.float64), 1e-6, 1.0 - 1e-6)
     return np.asarray(np.log(clipped) - np.log1p(-clipped), np.float64)
 
 
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
+def _divide(numerator: Float64Array, denominator: Float64Array) -> Float64Array:
     """Quotient, NaN where the denominator is 0."""
     unknown = np.full(np.broadcast(numerator, denominator).shape, np.nan)
     return np.asarray(np.divide(numerator, denominator, out=unknown, where=denominator > 0), np.float64)
 
 
-def _each_row(values: Callable[[int], Floats], leading: tuple[int, ...], count: int) -> Floats:
+def _each_row(values: Callable[[int], Float64Array], leading: tuple[int, ...], count: int) -> Float64Array:
     """One row of ``count`` values for each row of weights, in their leading shape."""
     found = np.empty((int(np.prod(leading, dtype=np.int64)), count))
     for row in range(len(found)):
@@ -47,11 +42,11 @@ def _each_row(values: Callable[[int], Floats], leading: tuple[int, ...], count: 
 class _Ranking:
     """Images of one fold: where they stand, highest score first, whether each is positive, and where each group of equal scores ends."""
 
-    order: Integers
-    positive: Booleans
-    ends: Integers
+    order: Int64Array
+    positive: BoolArray
+    ends: Int64Array
 
-    def counts(self, weights: Floats) -> tuple[Floats, Floats]:
+    def counts(self, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
         """True and false positives at every threshold from none called positive to all, shape (..., thresholds + 1)."""
         ordered = weights[..., self.order]
         return tuple(  # type: ignore[return-value]
@@ -73,7 +68,7 @@ class RankedScores:
         :func:`model_build.metrics.classification.roc_auc`, and the precision-recall curve by its positive images.
     """
 
-    def __init__(self, scores: NDArray[np.floating], positive: Booleans, folds: Integers | None = None) -> None:
+    def __init__(self, scores: NDArray[np.floating], positive: BoolArray, folds: Int64Array | None = None) -> None:
         self._folds = []
         for fold in (None,) if folds is None else np.unique(folds):
             members = np.arange(len(scores)) if folds is None else np.flatnonzero(folds == fold)
@@ -81,7 +76,7 @@ class RankedScores:
             ends = np.flatnonzero(np.append(scores[order][1:] != scores[order][:-1], True))
             self._folds.append(_Ranking(order, positive[order], ends))
 
-    def _mean(self, part: Callable[[Floats, Floats], tuple[Floats, Floats]], weights: Floats) -> Floats:
+    def _mean(self, part: Callable[[Float64Array, Float64Array], tuple[Float64Array, Float64Array]], weights: Float64Array) -> Float64Array:
         """Weighted mean over the folds of what ``part`` makes of their hits and alarms: values, (..., points), and weight, (..., 1)."""
         total, summed = np.zeros((*weights.shape[:-1], 1)), np.zeros(1)
         for ranking in self._folds:
@@ -90,10 +85,10 @@ class RankedScores:
             summed = summed + np.where(weight > 0, values, 0.0) * weight
         return _divide(summed, total)
 
-    def sensitivity_at(self, rates: Floats, weights: Floats) -> Floats:
+    def sensitivity_at(self, rates: Float64Array, weights: Float64Array) -> Float64Array:
         """Sensitivity at each false positive rate, straight lines between thresholds; shape (..., rates), NaN where a class is absent."""
 
-        def part(hits: Floats, alarms: Floats) -> tuple[Floats, Floats]:
+        def part(hits: Float64Array, alarms: Float64Array) -> tuple[Float64Array, Float64Array]:
             positives, negatives = hits[..., -1:], alarms[..., -1:]
             x = _divide(alarms, negatives).reshape(-1, hits.shape[-1])
             y = _divide(hits, positives).reshape(-1, hits.shape[-1])
@@ -101,36 +96,36 @@ class RankedScores:
 
         return self._mean(part, weights)
 
-    def precision_at(self, recalls: Floats, weights: Floats) -> Floats:
+    def precision_at(self, recalls: Float64Array, weights: Float64Array) -> Float64Array:
         """Precision at the highest threshold whose recall is at least each of ``recalls`` (above 0); shape (..., recalls)."""
 
-        def part(hits: Floats, alarms: Floats) -> tuple[Floats, Floats]:
+        def part(hits: Float64Array, alarms: Float64Array) -> tuple[Float64Array, Float64Array]:
             positives = hits[..., -1:]
             recall = _divide(hits, positives).reshape(-1, hits.shape[-1])
             precision = _divide(hits, hits + alarms).reshape(-1, hits.shape[-1])
             last = hits.shape[-1] - 1
 
-            def row_values(row: int) -> Floats:
+            def row_values(row: int) -> Float64Array:
                 return np.asarray(precision[row][np.minimum(np.searchsorted(recall[row], recalls - 1e-12, side="left"), last)])
 
             return _each_row(row_values, hits.shape[:-1], len(recalls)), positives
 
         return self._mean(part, weights)
 
-    def auc(self, weights: Floats) -> Floats:
+    def auc(self, weights: Float64Array) -> Float64Array:
         """Area under the ROC curve, ties counted half; shape (..., 1)."""
 
-        def part(hits: Floats, alarms: Floats) -> tuple[Floats, Floats]:
+        def part(hits: Float64Array, alarms: Float64Array) -> tuple[Float64Array, Float64Array]:
             pairs = hits[..., -1:] * alarms[..., -1:]
             ordered = (np.diff(alarms, axis=-1) * (hits[..., 1:] + hits[..., :-1]) / 2.0).sum(axis=-1, keepdims=True)
             return _divide(ordered, pairs), pairs
 
         return self._mean(part, weights)
 
-    def average_precision(self, weights: Floats) -> Floats:
+    def average_precision(self, weights: Float64Array) -> Float64Array:
         """Mean precision over recall, without interpolation; shape (..., 1)."""
 
-        def part(hits: Floats, alarms: Floats) -> tuple[Floats, Floats]:
+        def part(hits: Float64Array, alarms: Float64Array) -> tuple[Float64Array, Float64Array]:
             positives = hits[..., -1:]
             precision = np.nan_to_num(_divide(hits, hits + alarms)[..., 1:])
             return _divide((np.diff(hits, axis=-1) * precision).sum(axis=-1, keepdims=True), positives), positives
@@ -142,18 +137,18 @@ class RankedScores:
 class Reliability:
     """Per occupied bin of predicted probability: images, mean probability, share of positive images and its 95 % interval (Wilson)."""
 
-    counts: NDArray[np.int64]
-    mean_probability: Floats
-    positive_share: Floats
-    low: Floats
-    high: Floats
+    counts: Int64Array
+    mean_probability: Float64Array
+    positive_share: Float64Array
+    low: Float64Array
+    high: Float64Array
 
 
-def _bins(probabilities: NDArray[np.floating]) -> Integers:
+def _bins(probabilities: NDArray[np.floating]) -> Int64Array:
     return np.minimum((np.asarray(probabilities, np.float64) * BIN_COUNT).astype(np.int64), BIN_COUNT - 1)
 
 
-def reliability(probabilities: NDArray[np.floating], positive: Booleans) -> Reliability:
+def reliability(probabilities: NDArray[np.floating], positive: BoolArray) -> Reliability:
     """Bin images by predicted probability, in ten bins of equal width.
 
     References
@@ -171,7 +166,7 @@ def reliability(probabilities: NDArray[np.floating], positive: Booleans) -> Reli
     return Reliability(counts[kept], mean, share, centre - half, centre + half)
 
 
-def expected_calibration_error(probabilities: NDArray[np.floating], positive: Booleans, weights: Floats) -> Floats:
+def expected_calibration_error(probabilities: NDArray[np.floating], positive: BoolArray, weights: Float64Array) -> Float64Array:
     """Mean distance between predicted probability and share of positive images over ten bins, weighted by their images; shape (..., 1)."""
     gap = np.asarray(probabilities, np.float64) - positive
     in_bin = _bins(probabilities)[:, np.newaxis] == np.arange(BIN_COUNT)
@@ -200,50 +195,14 @@ class RiskCoverage:
         self._ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
         self._wrong = np.asarray(wrong, np.float64)[self._order]
 
-    def risk_at(self, coverages: Floats, weights: Floats) -> Floats:
+    def risk_at(self, coverages: Float64Array, weights: Float64Array) -> Float64Array:
         """Mean of ``wrong`` over the images kept where at least each of ``coverages`` is kept; shape (..., coverages)."""
         ordered = weights[..., self._order]
         kept = np.cumsum(ordered, axis=-1)[..., self._ends]
         risk = _divide(np.cumsum(ordered * self._wrong, axis=-1)[..., self._ends], kept).reshape(-1, len(self._ends))
         coverage = (kept / kept[..., -1:]).reshape(-1, len(self._ends))
 
-        def row_values(row: int) -> Floats:
+        def row_values(row: int) -> Float64Array:
             return np.asarray(risk[row][np.searchsorted(coverage[row], coverages - 1e-12, side="left")])
 
         return _each_row(row_values, weights.shape[:-1], len(coverages))
-
-
-def patient_quantiles(
-    patients: Integers, figure: Callable[[Floats], Floats], seed: int, shares: Sequence[float] = (0.025, 0.975)
-) -> tuple[Floats, ...]:
-    """Quantiles of one or several figures over draws of patients with replacement.
-
-    Parameters
-    ----------
-    patients : ndarray, int64, shape (images,)
-        The patient of each image.
-    figure : callable
-        From weights, shape (draws, images), equal within a patient, to the figures, shape (draws, points); NaN where there is none.
-    seed : int
-        Of the draws.
-    shares : sequence of float
-        Which quantiles; the ends of a 95 % interval if not given.
-
-    Returns
-    -------
-    tuple of ndarray, float64, shape (points,)
-        Each quantile, point by point, over 1,000 draws; NaN where no draw has a value.
-    """
-    _, patient_of = np.unique(patients, return_inverse=True)
-    count, random = int(patient_of.max()) + 1, np.random.default_rng(seed)
-    at_once = max(1, _WEIGHTS_AT_ONCE // len(patients))
-    found = []
-    for start in range(0, BOOTSTRAP_DRAWS, at_once):
-        drawn = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(min(at_once, BOOTSTRAP_DRAWS - start))]
-        found.append(figure(np.stack(drawn)[:, patient_of].astype(np.float64)))
-    values = np.concatenate(found)
-    known = ~np.isnan(values).all(axis=0)
-    quantiles = np.full((len(shares), values.shape[1]), np.nan)
-    if known.any():
-        quantiles[:, known] = np.nanquantile(values[:, known], shares, axis=0)
-    return tuple(quantiles)

@@ -9,24 +9,12 @@ from typing import Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
+from model_build.metrics.bootstrap import patient_quantiles
 from model_build.metrics.classification import Scored
-from model_build.metrics.curves import Booleans, Floats, Integers, RankedScores, patient_quantiles
-from model_build.report.score_figures import (
-    BAND_LABEL,
-    BAND_OPACITY,
-    BLUE,
-    COLOURS,
-    GREY,
-    LINES,
-    STYLE,
-    VERMILLION,
-    draw_axes,
-    draw_grid,
-    short_name,
-    svg,
-)
+from model_build.metrics.curves import RankedScores
+from model_build.plots import BAND_LABEL, BAND_OPACITY, BLUE, COLOURS, GREY, LINES, STYLE, VERMILLION, draw_axes, draw_grid, short_name, svg
 
 CurveKind = Literal["roc", "precision_recall"]
 _AXES = {"roc": ("1 - specificity", "sensitivity"), "precision_recall": ("recall (sensitivity)", "precision")}
@@ -46,17 +34,17 @@ class Curve:
 
     kind: CurveKind
     name: str
-    at: Floats
-    values: Floats
-    low: Floats
-    high: Floats
+    at: Float64Array
+    values: Float64Array
+    low: Float64Array
+    high: Float64Array
     area: float
     positives: int
     chance: float
     point: tuple[float, float] | None
 
 
-def measure_curves(name: str, scored: Scored, patients: Integers, seed: int, *, with_point: bool) -> dict[CurveKind, Curve]:
+def measure_curves(name: str, scored: Scored, patients: Int64Array, seed: int, *, with_point: bool) -> dict[CurveKind, Curve]:
     """ROC and precision-recall curve of held-out images.
 
     Parameters
@@ -163,7 +151,7 @@ def draw_curve_panels(curves: Sequence[Curve]) -> bytes:
 
 
 def against_the_rest(
-    probabilities: NDArray[np.float32], targets: Booleans, patients: Integers, folds: Integers | None, labels: Sequence[str], seed: int
+    probabilities: Float32Array, targets: BoolArray, patients: Int64Array, folds: Int64Array | None, labels: Sequence[str], seed: int
 ) -> list[dict[CurveKind, Curve]]:
     """The curves of each class against all others, from probabilities and truth of shape (images, labels)."""
     return [

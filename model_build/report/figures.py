@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.inference.decision import point_scores
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.config import BuildConfig
 from model_build.evaluation.held_out_metrics import Measured, review_mask
 from model_build.evaluation.held_out_outputs import HeldOut
-from model_build.metrics.classification import Estimate, Scored, point_scored
-from model_build.metrics.curves import Booleans, RiskCoverage, expected_calibration_error, patient_quantiles
+from model_build.metrics.bootstrap import Estimate, patient_quantiles
+from model_build.metrics.classification import Scored, point_scored
+from model_build.metrics.curves import RiskCoverage, expected_calibration_error
+from model_build.plots import COLOURS
 from model_build.report import curve_figures, score_figures
-from model_build.report.markdown import Report
 from model_build.report.mistakes import data_uri
+from model_build.report.result import Report
 from model_build.report.tables import distance_from_points, wrong_share
 from model_build.report.training_figure import draw_training
 from model_build.training.epoch_log import Epoch
@@ -33,9 +35,9 @@ class Evidence:
     kept: HeldOut
     measured: Measured
     config: BuildConfig
-    folds: NDArray[np.int64] | None
+    folds: Int64Array | None
     scored: list[Scored]
-    reviewed: Booleans
+    reviewed: BoolArray
 
     @property
     def thresholds(self) -> list[float]:
@@ -60,7 +62,7 @@ class CalibrationError:
     error: Estimate
 
 
-def _calibrated(evidence: Evidence) -> list[tuple[str, NDArray[np.float32], Booleans]]:
+def _calibrated(evidence: Evidence) -> list[tuple[str, Float32Array, BoolArray]]:
     """What is said to be calibrated: the positive label, every class or every finding, with cross-fitted probabilities and truth."""
     kept, labels = evidence.kept, evidence.config.source.labels
     if evidence.config.task == "binary":
@@ -74,9 +76,7 @@ def measure_calibration_errors(evidence: Evidence) -> list[CalibrationError]:
     found = []
     for name, probabilities, positive in _calibrated(evidence):
 
-        def error(
-            weights: NDArray[np.float64], own: NDArray[np.float32] = probabilities, truth: Booleans = positive
-        ) -> NDArray[np.float64]:
+        def error(weights: Float64Array, own: Float32Array = probabilities, truth: BoolArray = positive) -> Float64Array:
             return expected_calibration_error(own, truth, weights)
 
         value = float(error(np.ones(len(positive)))[0])
@@ -100,7 +100,7 @@ def _draw_threshold_curves(evidence: Evidence) -> dict[str, bytes]:
         classes = curve_figures.against_the_rest(
             kept.probabilities, kept.targets, kept.patients, evidence.folds, config.source.labels, config.seed
         )
-        draw = curve_figures.draw_curves if len(classes) <= len(score_figures.COLOURS) else curve_figures.draw_curve_panels
+        draw = curve_figures.draw_curves if len(classes) <= len(COLOURS) else curve_figures.draw_curve_panels
         drawn |= {f"class_{kind}": draw([curve[kind] for curve in classes]) for kind in classes[0]}
     return drawn
 
@@ -113,7 +113,7 @@ def _draw_scores(evidence: Evidence) -> bytes:
 
 
 def draw_figures(
-    evidence: Evidence, counts: NDArray[np.int64], labels: Sequence[str], errors: Sequence[CalibrationError], epochs: Sequence[Epoch]
+    evidence: Evidence, counts: Int64Array, labels: Sequence[str], errors: Sequence[CalibrationError], epochs: Sequence[Epoch]
 ) -> dict[str, str]:
     """Every figure that the task of the build has, by name, as the data URI of an SVG file.
 

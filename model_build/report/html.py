@@ -8,24 +8,26 @@ from typing import Any
 import jinja2
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import Int64Array
 from model_build.config import BuildConfig, load_build_config
 from model_build.data.images import ImageSet, read_images
 from model_build.evaluation.held_out_metrics import Measured
 from model_build.evaluation.held_out_outputs import HeldOut, read_held_out
+from model_build.evaluation.metric_names import metric_name
 from model_build.evaluation.subgroups import measure_subgroups
 from model_build.report.figures import draw_figures, gather_evidence, measure_calibration_errors
-from model_build.report.markdown import NOTICE, Report, decode_report, metric_name, shortcut_sentence, split_name, who_was_trained_on
+from model_build.report.markdown import NOTICE, shortcut_sentence, split_name, who_was_trained_on
 from model_build.report.mistakes import show_mistakes
+from model_build.report.result import Report, decode_report
 from model_build.report.studies import Part, read_parts
 from model_build.report.tables import class_rows, counts_table, coverage_rows, finding_rows
 from model_build.run_folder import write_whole
 from model_build.training.epoch_log import Epoch, read_epochs
 
 
-def _confusion(measured: Measured, config: BuildConfig) -> tuple[NDArray[np.int64], list[str]]:
+def _confusion(measured: Measured, config: BuildConfig) -> tuple[Int64Array, list[str]]:
     """``counts[truth, said]`` and the classes; empty where an image may have several labels."""
     labels, entry = config.source.labels, measured.points[0]
     if config.task == "multilabel":

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.inference.heatmap import draw_heatmap
 from edge_agent.records import Task
+from model_build.array_types import UInt8Array
 from model_build.data.images import ImageSet
 from model_build.evaluation.held_out_metrics import PointMeasured
 from model_build.evaluation.held_out_outputs import HeldOut
@@ -37,7 +37,7 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def _thumbnail_uri(pixels: NDArray[np.uint8]) -> str:
+def _thumbnail_uri(pixels: UInt8Array) -> str:
     image, stream = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((_SIDE_PX, _SIDE_PX))
     image.save(stream, format="PNG", optimize=True)

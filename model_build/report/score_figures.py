@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from model_build.metrics.curves import Booleans, RiskCoverage, log_odds, patient_quantiles, reliability
+from model_build.array_types import BoolArray, Float32Array, Int64Array
+from model_build.metrics.bootstrap import patient_quantiles
+from model_build.metrics.curves import RiskCoverage, log_odds, reliability
+from model_build.plots import BAND_LABEL, BAND_OPACITY, BLUE, GREY, STYLE, VERMILLION, draw_axes, draw_grid, short_name, svg
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and in grey print by the line's pattern, which goes with the colour.
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)), (0, (2, 2)))
-BAND_OPACITY = 0.2
-BAND_LABEL = "95 %, bootstrap over patients"
 _GRID_POINTS = 201
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "edge-agent",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "legend.frameon": False,
-}
 _PROBABILITY_TICKS = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-_PANEL_COLUMNS = 5
-_TITLE_LENGTH = 22
 
 
-def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file; the same numbers give the same file."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    return stream.getvalue()
-
-
-def short_name(label: str) -> str:
-    """A label as the title of a small panel."""
-    name = label.replace("_", " ")
-    return name if len(name) <= _TITLE_LENGTH else f"{name[: _TITLE_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def draw_axes(width: float = 4.8, height: float = 4.4) -> tuple[Figure, Axes]:
-    """A figure with one plot, in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def draw_grid(count: int, draw: Callable[[Axes, int], None], xlabel: str, ylabel: str) -> bytes:
-    """Small panels of one size on shared axes; an SVG file. ``draw`` is given each panel and its number."""
-    columns = min(count, _PANEL_COLUMNS if count > 4 else 4)
-    rows = -(-count // columns)
-    with mpl.rc_context({**STYLE, "font.size": 9}):
-        figure = Figure(figsize=(0.4 + 1.85 * columns, 0.3 + 2.0 * rows), layout="constrained")
-        every = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for index, axes in enumerate(every):
-            if index >= count:
-                axes.set_visible(False)
-                continue
-            draw(axes, index)
-            # The last panel of a column may stand above an empty place.
-            axes.tick_params(labelbottom=index + columns >= count)
-        figure.supxlabel(xlabel, fontsize=10)
-        figure.supylabel(ylabel, fontsize=10)
-        return svg(figure)
-
-
-def draw_confusion(counts: NDArray[np.int64], labels: Sequence[str]) -> bytes:
+def draw_confusion(counts: Int64Array, labels: Sequence[str]) -> bytes:
     """Confusion matrix, ``counts[truth, said]``, shaded by the share of its row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(3.0, 1.15 * len(labels))
@@ -102,8 +46,8 @@ class Calibrated:
     """What a reliability diagram shows: probabilities and truth of one label, and the expected calibration error."""
 
     name: str
-    probabilities: NDArray[np.float32]
-    positive: Booleans
+    probabilities: Float32Array
+    positive: BoolArray
     error: float
 
 
@@ -147,7 +91,7 @@ def draw_reliability_panels(shown: Sequence[Calibrated]) -> bytes:
     return draw_grid(len(shown), draw, "calibrated probability", "share of positive images")
 
 
-def draw_risk_coverage(kept: RiskCoverage, patients: NDArray[np.int64], decided_share: float, what: str, seed: int) -> bytes:
+def draw_risk_coverage(kept: RiskCoverage, patients: Int64Array, decided_share: float, what: str, seed: int) -> bytes:
     """Mistakes against the share of images that the model decides alone, with its band.
 
     Parameters
@@ -177,7 +121,7 @@ def draw_risk_coverage(kept: RiskCoverage, patients: NDArray[np.int64], decided_
 
 
 def draw_scores(
-    probabilities: NDArray[np.float32], positive: Booleans, names: tuple[str, str], threshold: float, band: tuple[float, float]
+    probabilities: Float32Array, positive: BoolArray, names: tuple[str, str], threshold: float, band: tuple[float, float]
 ) -> bytes:
     """Histogram of the scores of each class on a log-odds axis, with threshold and review band; ``names`` are (negative, positive)."""
     limit = log_odds(np.array(0.9995))

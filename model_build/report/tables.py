@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_build.array_types import BoolArray, Float64Array, Int64Array
 from model_build.evaluation.held_out_metrics import Counts, PointMeasured
 from model_build.evaluation.held_out_outputs import HeldOut
 from model_build.metrics.classification import Scored
-from model_build.metrics.curves import Booleans, log_odds
-from model_build.report.markdown import Report
+from model_build.metrics.curves import log_odds
+from model_build.report.result import Report
 
 _COVERAGES = (0.95, 0.9, 0.8, 0.7)
 
@@ -34,7 +34,7 @@ def class_row(name: str, hits: int, said: int, there: int) -> ClassRow:
     return ClassRow(name, precision, recall, 2.0 * hits / (said + there) if said + there else float("nan"), there)
 
 
-def class_rows(counts: NDArray[np.int64], labels: Sequence[str]) -> list[ClassRow]:
+def class_rows(counts: Int64Array, labels: Sequence[str]) -> list[ClassRow]:
     """The classification report of exclusive classes, from ``counts[truth, said]``."""
     return [class_row(name, int(counts[i, i]), int(counts[:, i].sum()), int(counts[i].sum())) for i, name in enumerate(labels)]
 
@@ -75,13 +75,13 @@ def counts_table(report: Report, kept: HeldOut) -> CountsTable:
     return CountsTable(list(sides), rows)
 
 
-def distance_from_points(scored: Sequence[Scored], thresholds: Sequence[float]) -> NDArray[np.float64]:
+def distance_from_points(scored: Sequence[Scored], thresholds: Sequence[float]) -> Float64Array:
     """How far, in log odds, each image's scores are from the nearest operating point, shape (images,)."""
     odds = [log_odds(one.probabilities) - log_odds(np.array(threshold)) for one, threshold in zip(scored, thresholds, strict=True)]
     return np.asarray(np.abs(np.stack(odds)).min(axis=0), np.float64)
 
 
-def wrong_share(scored: Sequence[Scored]) -> NDArray[np.float64]:
+def wrong_share(scored: Sequence[Scored]) -> Float64Array:
     """The share of each image's outcomes that are wrong, over the operating points, shape (images,)."""
     return np.asarray(np.mean([one.predicted != one.positive for one in scored], axis=0), np.float64)
 
@@ -99,7 +99,7 @@ class CoverageRow:
     specificity: float
 
 
-def coverage_rows(scored: Sequence[Scored], thresholds: Sequence[float], reviewed: Booleans) -> list[CoverageRow]:
+def coverage_rows(scored: Sequence[Scored], thresholds: Sequence[float], reviewed: BoolArray) -> list[CoverageRow]:
     """What is left of the mistakes when the images to be reviewed, or a given share nearest to an operating point, go to a person.
 
     Parameters
@@ -113,7 +113,7 @@ def coverage_rows(scored: Sequence[Scored], thresholds: Sequence[float], reviewe
     distance = distance_from_points(scored, thresholds)
     predicted, positive = (np.stack([getattr(one, name) for one in scored]) for name in ("predicted", "positive"))
 
-    def row(title: str, kept: Booleans) -> CoverageRow:
+    def row(title: str, kept: BoolArray) -> CoverageRow:
         right = (predicted == positive)[:, kept]
         sides = [right[positive[:, kept]], right[~positive[:, kept]]]
         shares = [float(side.mean()) if len(side) else float("nan") for side in sides]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from model_build.report.score_figures import BLUE, GREEN, GREY, LINES, STYLE, VERMILLION, svg
+from model_build.plots import BLUE, GREEN, GREY, LINES, STYLE, VERMILLION, svg
 from model_build.training.epoch_log import Epoch
 
 _FINISH = "finish"

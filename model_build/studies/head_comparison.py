@@ -10,7 +10,6 @@ from typing import get_args
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, ModelError
 from edge_agent.imaging.preprocess import InputContract
@@ -18,16 +17,15 @@ from edge_agent.inference.bundle import load_bundle
 from edge_agent.inference.head import Head
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.scoring import make_scorer
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.config import HeadConfig, HeadKind
 from model_build.data.split import patient_folds
 from model_build.heads.fit import fit_head
-from model_build.metrics.classification import BOOTSTRAP_DRAWS, Estimate, roc_auc
+from model_build.metrics.bootstrap import BOOTSTRAP_DRAWS, Estimate
+from model_build.metrics.classification import roc_auc
 
 FOLD_COUNT = 5
 _TIMED_SCORES = 200
-
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ def read_model(path: Path, contract: InputContract) -> tuple[bytes, InputContrac
 
 
 def compare_heads(
-    embeddings: Floats,
-    positive: Flags,
+    embeddings: Float32Array,
+    positive: BoolArray,
     patients: Sequence[str],
     heads: Sequence[HeadConfig],
     seed: int,
@@ -138,14 +136,14 @@ def compare_heads(
     ]
 
 
-def _mean_auc(scores: Floats, positive: Flags, folds: NDArray[np.int64]) -> float:
+def _mean_auc(scores: Float32Array, positive: BoolArray, folds: Int64Array) -> float:
     """Mean of the folds' AUC; a fold that lacks a class in this draw is passed over."""
     values = [roc_auc(scores[folds == fold], positive[folds == fold]) for fold in range(FOLD_COUNT)]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
 
 
-def _bootstrap(scores: Floats, positive: Flags, folds: NDArray[np.int64], patients: Sequence[str], seed: int) -> NDArray[np.float64]:
+def _bootstrap(scores: Float32Array, positive: BoolArray, folds: Int64Array, patients: Sequence[str], seed: int) -> Float64Array:
     """Mean AUC of every head in every draw of patients, shape (heads, draws)."""
     by_patient: dict[str, list[int]] = {}
     for index, patient in enumerate(patients):
@@ -159,12 +157,12 @@ def _bootstrap(scores: Floats, positive: Flags, folds: NDArray[np.int64], patien
     return draws
 
 
-def _estimate(value: float, draws: NDArray[np.float64]) -> Estimate:
+def _estimate(value: float, draws: Float64Array) -> Estimate:
     low, high = np.nanquantile(draws, [0.025, 0.975])
     return Estimate(float(value), float(low), float(high))
 
 
-def _score_us(head: Head, embeddings: Floats) -> float:
+def _score_us(head: Head, embeddings: Float32Array) -> float:
     scorer, durations_us = make_scorer(head), []
     for index in range(_TIMED_SCORES):
         started_ns = time.perf_counter_ns()

@@ -4,111 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model_build.config import BuildConfig
-from model_build.data.grouping import group_near_copies
-from model_build.data.images import ImageSet, read_images
-from model_build.data.split import cross_validation_folds, draw_labels, hold_out
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
+from model_build.data.cohort import Cohort
 from model_build.evaluation.held_out_metrics import MIN_POSITIVES, HeldOutOutputs, Judged, judge
 from model_build.heads.fit import fit_heads, head_logits
-from model_build.metrics.classification import (
-    BOOTSTRAP_DRAWS,
-    METRICS,
-    Estimate,
-    Scored,
-    estimate_figure,
-    label_aucs,
-    patient_draws,
-    point_scored,
-    said_labels,
-)
+from model_build.metrics.bootstrap import BOOTSTRAP_DRAWS, Estimate, estimate_figure, patient_draws
+from model_build.metrics.classification import METRICS, Scored, label_aucs, point_scored, said_labels
 
-Floats = NDArray[np.float32]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
-Figure = Callable[[Integers], float]
+Figure = Callable[[Int64Array], float]
 """From indices of held-out images to a figure of them."""
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """The images of a build, and which of them are trained on and held out.
-
-    ``targets`` is bool, shape (images, labels), ``strata`` int64, shape (images,), ``patients`` names the patient of each image;
-    ``training`` and ``held_out`` are ascending indices of images, int64, whose patients differ.
-    """
-
-    config: BuildConfig
-    targets: Booleans
-    strata: Integers
-    patients: list[str]
-    training: Integers
-    held_out: Integers
-
-    @property
-    def held_out_patients(self) -> list[str]:
-        """The patient of each held-out image."""
-        return [self.patients[index] for index in self.held_out.tolist()]
-
-    @property
-    def is_held_out(self) -> Booleans:
-        """Whether each image is held out, shape (images,)."""
-        return np.isin(np.arange(len(self.patients)), self.held_out)
-
-
-def read_cohort(data: Path, config: BuildConfig, on_file: Callable[[int, int], None], cache: Path | None = None) -> tuple[ImageSet, Cohort]:
-    """Read and split the images as the build of the same config does; of a build with folds, the first.
-
-    Parameters
-    ----------
-    data : Path
-        The data folder.
-    config : BuildConfig
-    on_file : callable
-        Called with the number of files read and their total.
-    cache : Path, optional
-        Folder for the pixels of a large set, as :func:`model_build.data.images.read_images` takes it.
-
-    Raises
-    ------
-    ConfigError
-        If the images can not be read, or a label is missing on one side or has fewer images than ``train.labels_per_class``.
-    """
-    images = read_images(data, config.source, config.input, on_file, task=config.task, cache=cache)
-    if config.source.group_near_copies:
-        images = group_near_copies(images)
-    return images, split_cohort(images, config)
-
-
-def split_cohort(images: ImageSet, config: BuildConfig) -> Cohort:
-    """The second half of :func:`read_cohort`."""
-    if config.source.folds:
-        held_out = cross_validation_folds(images.files, config.source, config.seed) == 0
-    else:
-        held_out, _ = hold_out(images.files, config.source, config.seed)
-    per_class = config.train.labels_per_class
-    trained_on = draw_labels(images.strata, ~held_out, per_class, config.seed) if per_class else ~held_out
-    patients = [entry.patient for entry in images.files]
-    return Cohort(config, images.targets, images.strata, patients, np.flatnonzero(trained_on), np.flatnonzero(held_out))
-
-
-def draw_representative(cohort: Cohort) -> Integers:
-    """The training images that show the int8 conversion the range of every activation; ascending indices, the same as the build's."""
-    count = min(cohort.config.quantize.representative_images, len(cohort.training))
-    # The image set may be sorted by label: a random draw shows the converter every class.
-    return np.sort(np.random.default_rng(cohort.config.seed).choice(cohort.training, count, replace=False))
 
 
 @dataclass(frozen=True)
 class Embeddings:
     """What one variant gives for the training and the held-out images of a cohort, float32, shape (images, D) each."""
 
-    training: Floats
-    held_out: Floats
+    training: Float32Array
+    held_out: Float32Array
 
 
 @dataclass(frozen=True)
@@ -123,28 +38,28 @@ class Outcome:
     seen: list[Scored]
 
     @property
-    def targets(self) -> Booleans:
+    def targets(self) -> BoolArray:
         """Truth of the held-out images, shape (images, labels)."""
         return self.cohort.targets[self.cohort.held_out]
 
-    def auc(self, chosen: Integers) -> float:
+    def auc(self, chosen: Int64Array) -> float:
         """AUC over some held-out images: mean over the labels."""
         columns = frequent(self.targets)
         return _mean(label_aucs(self.judged.probabilities[chosen][:, columns], self.targets[chosen][:, columns]))
 
-    def sensitivity(self, chosen: Integers) -> float:
+    def sensitivity(self, chosen: Int64Array) -> float:
         """Mean over the operating points."""
         return mean_over_points(self.seen, "sensitivity")(chosen)
 
-    def specificity(self, chosen: Integers) -> float:
+    def specificity(self, chosen: Int64Array) -> float:
         """Mean over the operating points."""
         return mean_over_points(self.seen, "specificity")(chosen)
 
-    def balanced_accuracy(self, chosen: Integers) -> float:
+    def balanced_accuracy(self, chosen: Int64Array) -> float:
         """Mean over the operating points."""
         return mean_over_points(self.seen, "balanced_accuracy")(chosen)
 
-    def labels_said(self) -> Integers:
+    def labels_said(self) -> Int64Array:
         """What a user reads, int64, shape (images, points): the class said, or for findings whether each is said to be there."""
         source = self.cohort.config.source
         if self.cohort.config.task == "multilabel":
@@ -153,24 +68,24 @@ class Outcome:
         return said[:, np.newaxis]
 
 
-def frequent(positives: Booleans) -> Integers:
+def frequent(positives: BoolArray) -> Int64Array:
     """The columns that means are taken over: those with 20 positive images or more; all where none has. Shape (images, columns)."""
     columns = np.flatnonzero(positives.sum(axis=0) >= MIN_POSITIVES)
     return columns if len(columns) else np.arange(positives.shape[1])
 
 
 def mean_over_points(seen: Sequence[Scored], metric: str) -> Figure:
-    """A metric, a name of :data:`model_build.metrics.classification.METRICS`, as the mean over the operating points with enough positive images."""
+    """One of :data:`~model_build.metrics.classification.METRICS`, as the mean over the operating points with enough positive images."""
     kept = [seen[index] for index in frequent(np.stack([scored.positive for scored in seen], axis=1)).tolist()]
     return lambda chosen: _mean(np.array([METRICS[metric](scored, chosen) for scored in kept]))
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: Float64Array) -> float:
     """Mean of what is known; NaN where nothing is."""
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
-def fit_and_judge(fitted_on: Floats, held_out: Floats, cohort: Cohort) -> tuple[Outcome, Floats]:
+def fit_and_judge(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[Outcome, Float32Array]:
     """Fit the heads of the config, and judge the held-out images with them.
 
     Parameters
@@ -196,7 +111,7 @@ def fit_and_judge(fitted_on: Floats, held_out: Floats, cohort: Cohort) -> tuple[
     return judge_logits(logits, cohort), logits
 
 
-def judge_logits(logits: Floats, cohort: Cohort) -> Outcome:
+def judge_logits(logits: Float32Array, cohort: Cohort) -> Outcome:
     """Calibrate, and choose the operating points, as the build does; logits of the held-out images, float32, shape (images, heads)."""
     chosen = cohort.held_out
     outputs = HeldOutOutputs(

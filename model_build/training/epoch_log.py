@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from model_build.array_types import Int64Array
 from model_build.data.images import ImageSet
 from model_build.metrics.classification import label_aucs
 from model_build.run_folder import write_whole
@@ -75,7 +75,7 @@ def read_epochs(path: Path) -> list[Epoch]:
     return [msgspec.json.decode(line, type=Epoch) for line in path.read_bytes().splitlines()]
 
 
-def monitor_metrics(model: Any, images: ImageSet, chosen: NDArray[np.int64], *, multilabel: bool) -> dict[str, float]:
+def monitor_metrics(model: Any, images: ImageSet, chosen: Int64Array, *, multilabel: bool) -> dict[str, float]:
     """Loss and mean AUC of the network as it stands, on at most 256 of the held-out images.
 
     Parameters

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import LossName
 
 FINDING_WEIGHT_LIMIT = 10.0
@@ -20,13 +20,13 @@ times, and the step would follow that single film, with whatever else is on it. 
 _FOCUS = 2.0
 
 
-def balanced_class_weights(labels: NDArray[np.int64], class_count: int) -> NDArray[np.float32]:
+def balanced_class_weights(labels: Int64Array, class_count: int) -> Float32Array:
     """Weights, shape (classes,), that give every class the same total; their mean over the images is 1."""
     counts = np.bincount(labels, minlength=class_count)
     return (len(labels) / (class_count * np.maximum(counts, 1))).astype(np.float32)
 
 
-def balanced_finding_weights(targets: NDArray[np.bool_]) -> NDArray[np.float32]:
+def balanced_finding_weights(targets: BoolArray) -> Float32Array:
     """Weights of every image for every finding, so that the images with a finding weigh as much together as those without it.
 
     Parameters
@@ -41,11 +41,11 @@ def balanced_finding_weights(targets: NDArray[np.bool_]) -> NDArray[np.float32]:
     count, positives = len(targets), targets.sum(axis=0)
     present = count / (2.0 * np.maximum(positives, 1))
     absent = count / (2.0 * np.maximum(count - positives, 1))
-    weights: NDArray[np.float32] = np.minimum(np.where(targets, present, absent), FINDING_WEIGHT_LIMIT).astype(np.float32)
+    weights: Float32Array = np.minimum(np.where(targets, present, absent), FINDING_WEIGHT_LIMIT).astype(np.float32)
     return weights
 
 
-def smooth(targets: NDArray[np.bool_], smoothing: float, *, multilabel: bool) -> NDArray[np.float32]:
+def smooth(targets: BoolArray, smoothing: float, *, multilabel: bool) -> Float32Array:
     """Targets, float32, shape (images, labels), moved by the share ``smoothing`` towards "any label is as likely".
 
     References
@@ -53,7 +53,7 @@ def smooth(targets: NDArray[np.bool_], smoothing: float, *, multilabel: bool) ->
     Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7.
     """
     outcomes = 2 if multilabel else targets.shape[1]
-    smoothed: NDArray[np.float32] = targets.astype(np.float32) * (1.0 - smoothing) + smoothing / outcomes
+    smoothed: Float32Array = targets.astype(np.float32) * (1.0 - smoothing) + smoothing / outcomes
     return smoothed
 
 

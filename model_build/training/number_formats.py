@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from tensorflow.lite.tools import flatbuffer_utils
 
 from edge_agent.errors import InferenceError, ModelContractError
 from edge_agent.inference.interpreter import Interpreter, load_into_runtime
+from model_build.array_types import Float32Array, Float64Array, Int64Array, UInt8Array
 from model_build.data.pixels import Pixels
 from model_build.training.quantize import convert_quietly, convert_to_int8, make_converter
 from model_build.training.trunk.trunk import INPUT_DIVISOR
@@ -33,7 +33,7 @@ _INVOCATIONS_PER_ROUND = 10
 class Embedder(Protocol):
     """A loaded trunk of any precision."""
 
-    def invoke(self, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def invoke(self, grey: UInt8Array) -> Float32Array:
         """From a prepared image, uint8, shape (rows, columns, 1), to its embedding, float32, shape (D,)."""
 
 
@@ -57,7 +57,7 @@ class FloatInterpreter:
             raise ModelContractError("the model must take one float32 image and give one float32 embedding")
         self._input, self._embedding = inputs[0], embeddings[0]
 
-    def invoke(self, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def invoke(self, grey: UInt8Array) -> Float32Array:
         """Run the trunk on one prepared image; a new array, shape (D,).
 
         Raises
@@ -89,7 +89,7 @@ class Converted:
         return len(zlib.compress(self.model, 9))
 
 
-def convert(trunk: Any, precision: Precision, representative: NDArray[np.uint8]) -> Converted:
+def convert(trunk: Any, precision: Precision, representative: UInt8Array) -> Converted:
     """Convert a trunk.
 
     Parameters
@@ -158,7 +158,7 @@ def read_kernels(model: bytes) -> Kernels:
     return Kernels(values, zeros, scales)
 
 
-def embed(converted: Converted, pixels: Pixels, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+def embed(converted: Converted, pixels: Pixels, chosen: Int64Array) -> Float32Array:
     """Embed some images on all cores.
 
     Parameters
@@ -174,7 +174,7 @@ def embed(converted: Converted, pixels: Pixels, chosen: NDArray[np.int64]) -> ND
     """
     core_count = os.cpu_count() or 1
 
-    def embed_share(share: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    def embed_share(share: Int64Array) -> list[Float32Array]:
         embedder = converted.open()
         return [embedder.invoke(pixels[index]) for index in share.tolist()]
 
@@ -187,15 +187,15 @@ def embed(converted: Converted, pixels: Pixels, chosen: NDArray[np.int64]) -> ND
 class Latencies:
     """Durations of one invocation in milliseconds: the median and the shortest of each round, float64, shape (rounds,)."""
 
-    medians: NDArray[np.float64]
-    shortest: NDArray[np.float64]
+    medians: Float64Array
+    shortest: Float64Array
 
     def ratio_to(self, other: Latencies) -> float:
         """How many times as long as another model of the same rounds: by the shortest, which the machine's other work delays least."""
         return float(np.median(self.shortest / other.shortest))
 
 
-def measure_latencies_ms(models: Mapping[str, Converted], grey: NDArray[np.uint8], rounds: int = 20) -> dict[str, Latencies]:
+def measure_latencies_ms(models: Mapping[str, Converted], grey: UInt8Array, rounds: int = 20) -> dict[str, Latencies]:
     """Time one invocation of each model on one thread.
 
     Parameters

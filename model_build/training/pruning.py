@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import TrainConfig
 from model_build.data.pixels import Pixels
 from model_build.training.train import Phase, Step, Trainer
@@ -71,7 +71,7 @@ class MagnitudePruning:
         if share * every >= pointwise:
             raise ConfigError(f"the trunk's pointwise kernels hold {pointwise} of {every} weights: too few to make {share:.0%} of all zero")
         self._share = share * every / pointwise
-        self._masks: list[NDArray[np.float32]] = [np.ones(kernel.shape, np.float32) for kernel in self._kernels]
+        self._masks: list[Float32Array] = [np.ones(kernel.shape, np.float32) for kernel in self._kernels]
         self.is_settled = False
         """Whether the ramp is over: the masks hold the share asked for."""
 
@@ -96,8 +96,8 @@ def prune_and_fine_tune(
     trunk: Any,
     share: float,
     pixels: Pixels,
-    targets: NDArray[np.bool_],
-    chosen: NDArray[np.int64],
+    targets: BoolArray,
+    chosen: Int64Array,
     config: TrainConfig,
     *,
     epochs: int,

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
+from model_build.array_types import Float32Array, UInt8Array
 from model_build.training.trunk.trunk import INPUT_DIVISOR
 
 
@@ -30,7 +30,7 @@ def convert_quietly(converter: Any) -> bytes:
         return bytes(converter.convert())
 
 
-def convert_to_int8(trunk: Any, representative: NDArray[np.uint8], *, per_channel: bool = True) -> bytes:
+def convert_to_int8(trunk: Any, representative: UInt8Array, *, per_channel: bool = True) -> bytes:
     """Quantise a trunk after training.
 
     Parameters
@@ -54,7 +54,7 @@ def convert_to_int8(trunk: Any, representative: NDArray[np.uint8], *, per_channe
     # The input's scale follows from the range seen; a full ramp makes it exactly one step per grey value.
     ramp = np.resize(np.arange(256, dtype=np.uint8), representative.shape[1:])
 
-    def representative_dataset() -> Iterator[list[NDArray[np.float32]]]:
+    def representative_dataset() -> Iterator[list[Float32Array]]:
         for grey in (ramp, *representative):
             yield [grey[np.newaxis].astype(np.float32) / INPUT_DIVISOR]
 

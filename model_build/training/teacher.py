@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, ModelError
+from model_build.array_types import BoolArray
 from model_build.config import BuildConfig, load_build_config
 from model_build.evaluation.held_out_outputs import read_held_out
 from model_build.training.trunk.trunk import TRAINING_HEAD, build_network, load_trunk
@@ -24,7 +24,7 @@ class _Reported(msgspec.Struct):
     fingerprint: str
 
 
-def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: NDArray[np.bool_]) -> Any:
+def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: BoolArray) -> Any:
     """Load the float network of a finished run, and make sure that it can teach this build without spoiling what is measured.
 
     Parameters

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError, ModelError
+from model_build.array_types import BoolArray, Int64Array, UInt8Array
 from model_build.arrays import read_arrays, write_arrays
 from model_build.config import TrainConfig
 from model_build.training.augment import augment
@@ -25,7 +25,7 @@ from model_build.training.trunk.trunk import INPUT_DIVISOR, TRAINING_HEAD
 class Pixels(Protocol):
     """Prepared images, uint8, shape (images, rows, columns, 1): an array, or a store on disk that reads what it is asked for."""
 
-    def __getitem__(self, indices: NDArray[np.int64], /) -> NDArray[np.uint8]:
+    def __getitem__(self, indices: Int64Array, /) -> UInt8Array:
         """The images at ascending indices."""
 
 
@@ -193,9 +193,9 @@ class Trainer:
         self,
         phase: Phase,
         pixels: Pixels,
-        targets: NDArray[np.bool_],
+        targets: BoolArray,
         *,
-        chosen: NDArray[np.int64],
+        chosen: Int64Array,
         epochs_done: int = 0,
         on_step: Callable[[Step], None] = lambda step: None,
         on_epoch: Callable[[int], None] = lambda epochs_done: None,
@@ -253,7 +253,7 @@ class Trainer:
         batch_size = min(self._config.batch_size, image_count)
         return batch_size, image_count // batch_size
 
-    def _order(self, image_count: int, phase_number: int, epoch: int) -> NDArray[np.int64]:
+    def _order(self, image_count: int, phase_number: int, epoch: int) -> Int64Array:
         """The order of the images in an epoch, as places in ``chosen``."""
         if self._config.shuffle:
             return np.random.default_rng([self._seed, phase_number, epoch]).permutation(image_count)
@@ -262,7 +262,7 @@ class Trainer:
         return (epoch * batches * batch_size + np.arange(image_count)) % image_count
 
 
-def _read_batch(pixels: Pixels, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _read_batch(pixels: Pixels, indices: Int64Array) -> UInt8Array:
     """Read images in ascending order, as a disk likes it, and hand them out in the order asked for."""
     ascending = np.argsort(indices)
     return pixels[indices[ascending]][np.argsort(ascending)]

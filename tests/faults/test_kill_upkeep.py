@@ -7,13 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import edge_agent.store
 import pytest
 from support.agent_process import KILL_POINTS, run_agent, start_agent
 from support.agents import AgentHome, doing, image_bytes, wait_until
 from support.killing import AT_WORK, CROSSING, DELETING, check_all_is_there_once, drop_all, kill_at, some_images
 from support.reckoning import read_rows
 
+import edge_agent.database
 from edge_agent.database.schema import SCHEMA_VERSION
 
 MIGRATING = [("before a migration", 1), *(("inside a migration", nth) for nth in (2, 4, 6)), ("after a migration", 1)]
@@ -50,7 +50,7 @@ def worked(quick_folder: Path) -> AgentHome:
 def make_older(home: AgentHome) -> None:
     """Give a home's records to a database of the first schema."""
     old = home.home / "old.db"
-    schema = Path(edge_agent.store.__file__).with_name("migrations") / "0001.sql"
+    schema = Path(edge_agent.database.__file__).with_name("migrations") / "0001.sql"
     with closing(sqlite3.connect(old)) as connection:
         connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {schema.read_text('utf-8')}; PRAGMA user_version = 1; COMMIT;")
         connection.execute("ATTACH ? AS new", (str(home.database),))

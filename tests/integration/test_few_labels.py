@@ -18,17 +18,8 @@ from model_build.config import BuildConfig, load_build_config, parse_build_confi
 from model_build.data.images import ImageSet, read_images
 from model_build.data.phantom.draw import save_phantom
 from model_build.report.studies import read_parts
-from model_build.studies.label_efficiency.curve import (
-    LabelEfficiency,
-    Point,
-    Variant,
-    compare_variants,
-    draw_curve,
-    make_trial,
-    measure_label_efficiency,
-    render_table,
-    write_label_efficiency,
-)
+from model_build.studies.label_efficiency.curve import compare_variants, make_trial, measure_label_efficiency
+from model_build.studies.label_efficiency.result import LabelEfficiency, Point, Variant, draw_curve, render_table, write_label_efficiency
 from model_build.studies.label_efficiency.variants import SIZES, measure_variants
 
 

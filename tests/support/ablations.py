@@ -8,9 +8,9 @@ import numpy as np
 
 from edge_agent.imaging.preprocess import InputContract
 from model_build.config import BuildConfig, CardConfig, HeadConfig, SourceConfig, TrainConfig, TrunkConfig
+from model_build.data.cohort import Cohort
 from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.similarity import thumbnail
-from model_build.studies.variants import Cohort
 
 SIDE = 32
 

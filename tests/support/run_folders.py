@@ -15,7 +15,7 @@ from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.split import patient_folds
 from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, judge, measure
 from model_build.evaluation.held_out_outputs import keep_held_out
-from model_build.report.markdown import Report
+from model_build.report.result import Report
 from model_build.training.epoch_log import Epoch
 
 LABELS: dict[Task, list[str]] = {

@@ -16,11 +16,11 @@ from model_build.training.augmentation_presets import PRESETS, PresetName, augme
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
-from model_build import augmentation_text
-from model_build.metrics.classification import Estimate
+from model_build.data.cohort import split_cohort
+from model_build.metrics.bootstrap import Estimate
+from model_build.metrics.noninferiority import judge_difference
 from model_build.studies.augmentation import ablation
-from model_build.studies.output import judge_difference
-from model_build.studies.variants import split_cohort
+from model_build.studies.augmentation import result as augmentation_text
 from model_build.training.augment import augment
 from model_build.training.quantize import convert_to_int8
 

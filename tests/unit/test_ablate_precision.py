@@ -16,11 +16,12 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 import keras
 
-from model_build import precision_text
 from model_build.config import TrainConfig, TrunkConfig
-from model_build.metrics.classification import Estimate
+from model_build.data.cohort import split_cohort
+from model_build.metrics.bootstrap import Estimate
 from model_build.studies.precision import ablation
-from model_build.studies.variants import Embeddings, agreement, fit_and_judge, split_cohort
+from model_build.studies.precision import result as precision_text
+from model_build.studies.variants import Embeddings, agreement, fit_and_judge
 from model_build.training.number_formats import (
     PRECISIONS,
     Converted,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_build.metrics.classification import patient_draws, roc_auc
-from model_build.metrics.curves import RankedScores, RiskCoverage, expected_calibration_error, log_odds, patient_quantiles, reliability
+from model_build.metrics.bootstrap import patient_draws, patient_quantiles
+from model_build.metrics.classification import roc_auc
+from model_build.metrics.curves import RankedScores, RiskCoverage, expected_calibration_error, log_odds, reliability
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.3, 0.2], np.float32)
 POSITIVE = np.array([True, True, False, True, False])

@@ -30,7 +30,7 @@ from model_build.report.html import rewrite_html_report, write_html_report
 from model_build.report.studies import Block, read_markdown, read_parts
 from model_build.report.tables import class_rows, coverage_rows, distance_from_points
 from model_build.report.training_figure import draw_training
-from model_build.studies.output import markdown_table
+from model_build.tables import markdown_table
 from model_build.training.epoch_log import Epoch, read_epochs
 
 PROBABILITIES = np.array([0.95, 0.55, 0.2, 0.02, 0.6, 0.99], np.float32)

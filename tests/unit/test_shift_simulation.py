@@ -22,12 +22,13 @@ from model_build.data.phantom.draw import save_phantom
 from model_build.data.split import hold_out
 from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, judge, measure
 from model_build.evaluation.held_out_outputs import keep_held_out, read_held_out
+from model_build.evaluation.measured_run import FoldModel, MeasuredRun, read_measured_run
 from model_build.heads.embed import embed_images
 from model_build.heads.fit import fit_heads, head_logits
 from model_build.heads.novelty_reference import fit_reference, pack_reference
-from model_build.shift_report import ShiftResult, answer, read_shift, render_runs, write_shift
-from model_build.studies.shift.rule_choice import CHOSEN_ON, RULES, PointChoice, compare_choices, left_out_trials
-from model_build.studies.shift.simulation import FoldModel, MeasuredRun, ShiftOutputs, embed_under_shift, measure_shifts, read_measured_run
+from model_build.studies.shift.result import PointChoice, ShiftResult, answer, read_shift, render_runs, write_shift
+from model_build.studies.shift.rule_choice import CHOSEN_ON, RULES, compare_choices, left_out_trials
+from model_build.studies.shift.simulation import ShiftOutputs, embed_under_shift, measure_shifts
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS
 
 TASKS: list[Task] = ["binary", "multiclass", "multilabel"]

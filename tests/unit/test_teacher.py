@@ -14,7 +14,7 @@ from edge_agent.errors import ConfigError, ModelError
 
 keras = pytest.importorskip("keras", reason="TensorFlow is not installed")
 
-from model_build.bundle.write import pack_arrays  # noqa: E402
+from model_build.arrays import pack_arrays  # noqa: E402
 from model_build.config import BuildConfig, TrunkConfig, load_build_config  # noqa: E402
 from model_build.evaluation.held_out_outputs import HeldOut  # noqa: E402
 from model_build.training.teacher import load_teacher  # noqa: E402

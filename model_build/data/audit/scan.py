@@ -9,11 +9,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from edge_agent.errors import InputFault
 from edge_agent.imaging.decode import decode_image
+from model_build.array_types import UInt8Array
 from model_build.data.example import Example
 from model_build.data.read_ahead import in_order
 from model_build.data.similarity import THUMBNAIL_PX, thumbnail
@@ -37,7 +37,7 @@ class Scan:
     """``thumbnails`` is uint8, shape (images, 32, 32), in the order of ``images``; ``unreadable`` pairs an example with the reason."""
 
     images: list[Scanned]
-    thumbnails: NDArray[np.uint8]
+    thumbnails: UInt8Array
     unreadable: list[tuple[Example, str]]
 
 
@@ -70,7 +70,7 @@ def scan_images(root: Path, examples: Sequence[Example], on_progress: Callable[[
     return Scan(images, thumbnails[: len(images)], unreadable)
 
 
-def _scan(root: Path, example: Example) -> tuple[Scanned, NDArray[np.uint8]] | str:
+def _scan(root: Path, example: Example) -> tuple[Scanned, UInt8Array] | str:
     """What there is to know of a file, and its thumbnail, or why it can not be read."""
     try:
         content = (root / example.path).read_bytes()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
+from model_build.array_types import BoolArray, Float64Array, Int64Array
 from model_build.data.classes import strata_of
 from model_build.data.images import ImageSet
 from model_build.data.split import patient_folds
@@ -39,7 +40,7 @@ def image_shortcuts(images: ImageSet, labels: Sequence[str], seed: int = 0) -> l
 
 
 def measure_shortcuts(
-    properties: NDArray[np.float64], targets: NDArray[np.bool_], labels: Sequence[str], patients: Sequence[str], seed: int = 0
+    properties: Float64Array, targets: BoolArray, labels: Sequence[str], patients: Sequence[str], seed: int = 0
 ) -> list[Shortcut]:
     """Try to guess each class from what should not tell it.
 
@@ -84,12 +85,12 @@ def measure_shortcuts(
     return shortcuts
 
 
-def _patient_count(positive: NDArray[np.bool_], patients: NDArray[np.str_]) -> int:
+def _patient_count(positive: BoolArray, patients: NDArray[np.str_]) -> int:
     """Patients with or without, whichever are fewer."""
     return min(len(set(patients[positive].tolist())), len(set(patients[~positive].tolist())))
 
 
-def _grouped_aucs(features: NDArray[np.float64], targets: NDArray[np.bool_], folds: NDArray[np.int64], seed: int) -> list[float]:
+def _grouped_aucs(features: Float64Array, targets: BoolArray, folds: Int64Array, seed: int) -> list[float]:
     """For each label, the mean over the folds of the AUC on the fold's patients; folds without one of its two sides are passed over."""
     aucs = np.full((_FOLDS, targets.shape[1]), np.nan)
     for fold in range(_FOLDS):

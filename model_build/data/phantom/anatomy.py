@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-Map = NDArray[np.float32]
+from model_build.array_types import Float32Array, Float64Array
+
+Map = Float32Array
 Points = Sequence[tuple[float, float]]
 
 PX_PER_UNIT = 1000
@@ -212,7 +213,7 @@ def _lungs(canvas: Canvas, anatomy: Anatomy, shadow: Map) -> Map:
     return _single(chord * np.maximum(above, recess) * (1.0 - (1.0 - behind) * shadow))
 
 
-def _rib(anatomy: Anatomy, number: int, side: int, angles_deg: NDArray[np.float64]) -> list[tuple[float, float]]:
+def _rib(anatomy: Anatomy, number: int, side: int, angles_deg: Float64Array) -> list[tuple[float, float]]:
     """Points of one rib: 0 degrees at the spine, 90 at the lateral wall, beyond that the anterior part, sloping down to the middle."""
     spacing = 0.094 * (anatomy.angle_y - anatomy.apex_y)
     drop = (0.20 + 0.10 * anatomy.age) * (0.5 + 0.5 * min(1.0, number / 5))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import UInt8Array
 from model_build.data.phantom.anatomy import CANVAS_SIZE, HALF_HEIGHT, HALF_WIDTH, PX_PER_UNIT, Anatomy, Map, draw_anatomy, draw_attenuation
 
 LABEL = "synthetic phantom"
@@ -31,7 +31,7 @@ def _expose(attenuation: Map, anatomy: Anatomy, size: tuple[int, int]) -> Map:
     return np.asarray(turned.resize(size, Image.Resampling.BILINEAR, box=inside), dtype=np.float32)
 
 
-def _develop(attenuation: Map, anatomy: Anatomy, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _develop(attenuation: Map, anatomy: Anatomy, rng: np.random.Generator) -> UInt8Array:
     """From attenuation on the film to grey values: scatter, quantum noise that grows with attenuation, logarithm, film curve."""
     rows, columns = attenuation.shape
     beam = np.exp(-attenuation)
@@ -45,7 +45,7 @@ def _develop(attenuation: Map, anatomy: Anatomy, rng: np.random.Generator) -> ND
     return np.clip(255.0 / (1.0 + np.exp(-level)), 0, 255).astype(np.uint8)
 
 
-def _burn_in(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _burn_in(pixels: UInt8Array) -> UInt8Array:
     """Write SYNTHETIC into the lower left corner and the radiographer's R beside the patient's right shoulder."""
     film = Image.fromarray(pixels)
     pen = ImageDraw.Draw(film)
@@ -56,7 +56,7 @@ def _burn_in(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(film, dtype=np.uint8)
 
 
-def draw_phantom(seed: int, *, rows: int = 1024, columns: int = 1024, opacity_count: int = 0) -> NDArray[np.uint8]:
+def draw_phantom(seed: int, *, rows: int = 1024, columns: int = 1024, opacity_count: int = 0) -> UInt8Array:
     """Draw one frontal chest radiograph.
 
     Parameters

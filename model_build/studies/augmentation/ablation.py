@@ -10,55 +10,27 @@ from pathlib import Path
 import keras
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import Float32Array
 from model_build.arrays import read_arrays, write_arrays
 from model_build.config import BuildConfig, TrainConfig
+from model_build.data.cohort import Cohort, draw_representative
 from model_build.data.images import ImageSet
 from model_build.heads.embed import embed_images
 from model_build.heads.fit import fit_heads, head_logits, label_probabilities
-from model_build.metrics.classification import Estimate, point_scored
+from model_build.metrics.classification import point_scored
 from model_build.run_folder import write_whole
+from model_build.studies.augmentation.result import BASELINE, AugmentationAblation, Group
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS, ShiftedPixels
-from model_build.studies.variants import Cohort, Figure, Outcome, difference, draw_representative, estimate, judge_logits, mean_over_points
+from model_build.studies.variants import Figure, Outcome, difference, estimate, judge_logits, mean_over_points
 from model_build.training.augmentation_presets import PRESETS, PresetName, augmentation_preset
 from model_build.training.quantize import convert_to_int8
 from model_build.training.train import Phase, Step, Trainer
 from model_build.training.trunk.trunk import build_network
 
-BASELINE: PresetName = "none"
 # Fewer than elsewhere: every draw looks at the images under a dozen shifts.
 _SHIFT_DRAWS = 400
-Floats = NDArray[np.float32]
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """The model that was trained with one kind of random changes.
-
-    ``balanced_accuracy`` is on the held-out images as they are; ``shift_mean`` its mean over the shifts, at the decision rule chosen on the
-    images as they are, and ``shift_worst`` its value under the shift ``worst``. The differences are against the training without random
-    changes, on the same patients.
-    """
-
-    name: PresetName
-    auc: Estimate
-    balanced_accuracy: Estimate
-    shift_mean: Estimate
-    worst: str
-    shift_worst: Estimate
-    balanced_accuracy_difference: Estimate
-    shift_mean_difference: Estimate
-
-
-class AugmentationAblation(msgspec.Struct, frozen=True, kw_only=True):
-    """All groups, in the order of the table."""
-
-    held_out_images: int
-    held_out_patients: int
-    epochs: int
-    shift_count: int
-    groups: list[Group]
 
 
 def refuse_frozen(path: Path, train: TrainConfig) -> None:
@@ -95,7 +67,7 @@ def train_group(config: BuildConfig, images: ImageSet, cohort: Cohort, on_step: 
     return convert_to_int8(trunk, images.pixels[draw_representative(cohort)])
 
 
-def shifted_logits(model: bytes, images: ImageSet, cohort: Cohort, on_shift: Callable[[int, str], None]) -> Floats:
+def shifted_logits(model: bytes, images: ImageSet, cohort: Cohort, on_shift: Callable[[int, str], None]) -> Float32Array:
     """Fit the heads, and give the logits of the held-out images as they are and under each shift.
 
     Returns
@@ -120,7 +92,7 @@ def run_group(
     epochs: int,
     on_stage: Callable[[str, int], None],
     on_advance: Callable[[int, str], None],
-) -> Floats:
+) -> Float32Array:
     """Train and look at one group, or take it from ``out`` where an earlier run of the same config and images left it.
 
     Returns
@@ -163,7 +135,7 @@ def measure_augmentation(
     Parameters
     ----------
     images, cohort
-        From :func:`model_build.studies.variants.read_cohort`; the cohort's config gives the ranges of the changes.
+        From :func:`model_build.data.cohort.read_cohort`; the cohort's config gives the ranges of the changes.
     out : Path
         An existing folder: finished groups are kept there, and not trained again.
     epochs : int
@@ -193,7 +165,7 @@ def measure_augmentation(
     )
 
 
-def _shift_figures(outcome: Outcome, logits: Floats) -> list[Figure]:
+def _shift_figures(outcome: Outcome, logits: Float32Array) -> list[Figure]:
     """Balanced accuracy under each shift, at the rule chosen on all held-out images as they are; logits (shifts, images, heads)."""
     config, source, rule = outcome.cohort.config, outcome.cohort.config.source, outcome.judged.rule
     calibrations = [chosen.calibration for chosen in outcome.judged.calibrations]

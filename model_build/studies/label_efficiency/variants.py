@@ -10,18 +10,19 @@ import keras
 import msgspec
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
 from edge_agent.inference.head import Head
 from edge_agent.inference.scoring import make_scorer
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import AugmentationConfig, HeadKind, TrunkConfig
 from model_build.data.images import ImageSet
 from model_build.heads.estimators import FITTERS, fit_logistic_regression
 from model_build.heads.raw_pixel_baseline import raw_pixels
-from model_build.studies.label_efficiency.curve import Trial, Variant, compare_variants
+from model_build.studies.label_efficiency.curve import Trial, compare_variants
+from model_build.studies.label_efficiency.result import Variant
 from model_build.training.augment import augment
 from model_build.training.trunk.efficientnet import BLOCKS
 from model_build.training.trunk.trunk import INPUT_DIVISOR, build_network
@@ -40,9 +41,7 @@ NARROW = AugmentationConfig(
     rotation_deg=4, scale=0.06, aspect=0.04, shift=0.03, gamma=1.2, brightness=0.03, contrast=0.1, blur_probability=0.1, noise=0.01
 )
 
-Booleans = NDArray[np.bool_]
-Floats = NDArray[np.float32]
-Fit = Callable[[Booleans, Booleans], Floats]
+Fit = Callable[[BoolArray, BoolArray], Float32Array]
 """From the drawn images and the positive ones, bool, shape (images,), to the held-out images' scores, float32."""
 
 
@@ -53,19 +52,19 @@ class Views:
     ``copies`` are changed at random, and NaN where an image was in no draw.
     """
 
-    plain: dict[int, Floats]
-    mirrored: dict[int, Floats]
-    copies: list[dict[int, Floats]]
-    raw: Floats
+    plain: dict[int, Float32Array]
+    mirrored: dict[int, Float32Array]
+    copies: list[dict[int, Float32Array]]
+    raw: Float32Array
 
 
-def _batches(images: ImageSet, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Any]]:
+def _batches(images: ImageSet, chosen: Int64Array) -> Iterator[tuple[Int64Array, Any]]:
     for start in range(0, len(chosen), _BATCH):
         part = chosen[start : start + _BATCH]
         yield part, tf.constant(images.pixels[part].astype(np.float32) / 255.0)
 
 
-def read_views(trial: Trial, draws: list[Booleans]) -> Views:
+def read_views(trial: Trial, draws: list[BoolArray]) -> Views:
     """Run the uncut CNN over all images, plain and mirrored, and over ``COPIES`` copies of the images of the draws."""
     images, contract = trial.images, trial.config.input
     trunk = build_network(TrunkConfig(block_count=len(BLOCKS)), contract.rows, contract.columns)
@@ -79,7 +78,7 @@ def read_views(trial: Trial, draws: list[Booleans]) -> Views:
         "copies": tf.function(lambda grey, seed: model(augment(grey, NARROW, seed) * scale, training=False)),
     }
 
-    def view(way: str, chosen: NDArray[np.int64], copy: int = 0) -> dict[int, Floats]:
+    def view(way: str, chosen: Int64Array, copy: int = 0) -> dict[int, Float32Array]:
         found = {
             number: np.full((len(images.files), end.shape[-1]), np.nan, np.float32) for number, end in zip(READ_AFTER, ends, strict=True)
         }
@@ -111,19 +110,19 @@ class Ways:
         self.fits["raw pixels, C = 0.001"] = self._plain(raw, strength=0.001)
         self.fits["raw pixels, standardised image by image"] = self._plain(standardised)
 
-    def auc(self, name: str, drawn: Booleans) -> float:
+    def auc(self, name: str, drawn: BoolArray) -> float:
         """Mean AUC over the trial's labels on the held-out images."""
         targets = self.trial.images.targets
         return self.trial.mean_auc(np.stack([self.fits[name](drawn, targets[:, column]) for column in self.trial.columns], axis=1))
 
-    def _joined(self, *numbers: int, view: dict[int, Floats] | None = None) -> Floats:
+    def _joined(self, *numbers: int, view: dict[int, Float32Array] | None = None) -> Float32Array:
         view = self.views.plain if view is None else view
         return np.concatenate([view[number] for number in numbers], axis=1)
 
-    def _score(self, head: Head, values: Floats) -> Floats:
+    def _score(self, head: Head, values: Float32Array) -> Float32Array:
         return np.asarray(make_scorer(head).logits(values[self.held_out]))
 
-    def _plain(self, values: Floats, kind: HeadKind = "logistic_regression", strength: float | None = None) -> Fit:
+    def _plain(self, values: Float32Array, kind: HeadKind = "logistic_regression", strength: float | None = None) -> Fit:
         # Of the other kinds each has its own default.
         own = msgspec.structs.replace(self.trial.config.head, kind=kind, inverse_regularization=None).regularization
         chosen = strength or (self.strength if kind == "logistic_regression" else own)
@@ -146,11 +145,11 @@ class Ways:
         self.fits["mirrored copies to train on"] = self._with_copies([self.views.mirrored])
         self.fits[f"mirrored and {COPIES} changed copies to train on"] = self._with_copies([self.views.mirrored, *self.views.copies])
 
-    def _with_copies(self, copies: list[dict[int, Floats]]) -> Fit:
+    def _with_copies(self, copies: list[dict[int, Float32Array]]) -> Fit:
         plain = self._joined(BASE)
         every = [plain, *(self._joined(BASE, view=copy) for copy in copies)]
 
-        def fit(drawn: Booleans, positive: Booleans) -> Floats:
+        def fit(drawn: BoolArray, positive: BoolArray) -> Float32Array:
             # An image and its copies together weigh as much as one image.
             weights = np.full(int(drawn.sum()) * len(every), 1.0 / len(every), np.float32)
             known, truth = np.concatenate([values[drawn] for values in every]), np.tile(positive[drawn], len(every))
@@ -178,7 +177,7 @@ class Ways:
         """``total`` is the weight of all others together, in labels' weights; None gives each the weight of a label."""
         values = self._joined(BASE)
 
-        def fit(drawn: Booleans, positive: Booleans) -> Floats:
+        def fit(drawn: BoolArray, positive: BoolArray) -> Float32Array:
             head = FITTERS["logistic_regression"](values[drawn], positive[drawn], "positive", self.strength)
             others = np.flatnonzero(self.pool & ~drawn)
             for _ in range(rounds if len(others) else 0):
@@ -198,7 +197,7 @@ class Ways:
 
         return fit
 
-    def _spreading(self, drawn: Booleans, positive: Booleans) -> Floats:
+    def _spreading(self, drawn: BoolArray, positive: BoolArray) -> Float32Array:
         """Zhou et al., Learning with local and global consistency, 2004; a logistic regression then learns what it says."""
         values = self._joined(BASE)
         scaled = StandardScaler().fit(values[self.pool]).transform(values[self.pool])

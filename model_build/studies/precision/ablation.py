@@ -11,24 +11,16 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
+from model_build.array_types import Float32Array
 from model_build.config import BuildConfig
+from model_build.data.cohort import Cohort, draw_representative
 from model_build.data.images import ImageSet
-from model_build.metrics.classification import Estimate
 from model_build.run_folder import write_whole
-from model_build.studies.output import percent
-from model_build.studies.variants import (
-    Cohort,
-    Embeddings,
-    Outcome,
-    agreement,
-    difference,
-    draw_representative,
-    estimate,
-    fit_and_judge,
-)
+from model_build.studies.precision.result import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
+from model_build.studies.variants import Embeddings, Outcome, agreement, difference, estimate, fit_and_judge
+from model_build.tables import percent
 from model_build.training.number_formats import PRECISIONS, Converted, Latencies, convert, embed, measure_latencies_ms, read_kernels
 from model_build.training.pruning import prune_and_fine_tune
 from model_build.training.train import Step
@@ -36,49 +28,6 @@ from model_build.training.trunk.trunk import build_network, load_trunk, save_tru
 
 PRUNED_SHARES = (0.0, 0.5, 0.75)
 """Nothing pruned, but fine-tuned alike: what the other two are compared with."""
-REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
-
-
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """One form of the model and its figures on the held-out patients.
-
-    ``compared_with`` names the variant that the two differences are against, on the same patients; ``zero_share`` is that of the kernels'
-    values as stored; ``agreement`` the share of labels equal to those of float32; ``latency_ms`` the median on one thread, and
-    ``latency_ratio`` what it is of float32's, as :meth:`model_build.training.number_formats.Latencies.ratio_to` says.
-    """
-
-    name: str
-    compared_with: str
-    file_bytes: int
-    zipped_bytes: int
-    zero_share: float
-    most_scales: int
-    auc: Estimate
-    sensitivity: Estimate
-    specificity: Estimate
-    auc_difference: Estimate
-    balanced_accuracy_difference: Estimate
-    agreement: float
-    latency_ms: float
-    latency_ratio: float
-
-
-class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
-    """Heads for the int8 model, fitted on float32 or on int8 embeddings; the differences are int8 minus float32, on the same patients."""
-
-    on_float: dict[str, Estimate]
-    on_int8: dict[str, Estimate]
-    difference: dict[str, Estimate]
-
-
-class PrecisionAblation(msgspec.Struct, frozen=True, kw_only=True):
-    """All variants of one trunk, in the order of the table."""
-
-    held_out_images: int
-    held_out_patients: int
-    fine_tuning_epochs: int
-    variants: list[Variant]
-    head_fit: HeadFit
 
 
 @dataclass(frozen=True)
@@ -184,7 +133,7 @@ def measure_precision(
     run_folder : Path
         Of a finished run; of one with folds, the first fold is looked at.
     images, cohort
-        The images of the run and their split by the run's own config, from :func:`model_build.studies.variants.read_cohort`.
+        The images of the run and their split by the run's own config, from :func:`model_build.data.cohort.read_cohort`.
     out : Path
         An existing folder for the converted files and the pruned weights.
     epochs : int
@@ -246,7 +195,7 @@ def _describe(name: str, converted: Converted, outcomes: Mapping[str, Outcome], 
     )
 
 
-def compare_head_fits(float_training: NDArray[np.float32], int8: Embeddings, cohort: Cohort) -> HeadFit:
+def compare_head_fits(float_training: Float32Array, int8: Embeddings, cohort: Cohort) -> HeadFit:
     """What it wins to fit the heads on the embeddings that the device will compute, rather than on those of the float model.
 
     Parameters

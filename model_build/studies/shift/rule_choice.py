@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -14,29 +12,19 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from edge_agent.inference.decision import point_scores
 from edge_agent.inference.head import Calibration
 from edge_agent.inference.scoring import calibrate
+from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.config import DecisionConfig
 from model_build.data.split import patient_folds
 from model_build.evaluation.calibration import FITTERS, image_log_losses
+from model_build.evaluation.measured_run import MeasuredRun
 from model_build.evaluation.operating_point import choose_operating_point
 from model_build.heads.fit import scored_labels
-from model_build.metrics.classification import Estimate
+from model_build.metrics.bootstrap import estimate_columns
 from model_build.metrics.curves import expected_calibration_error
-from model_build.studies.shift.simulation import (
-    MeasuredRun,
-    ShiftOutputs,
-    estimate_columns,
-    frequent_points,
-    mean_of_known,
-    rates,
-    run_probabilities,
-)
+from model_build.studies.shift.result import CalibrationChoice, ChosenOn, PointChoice, ShiftChoices
+from model_build.studies.shift.simulation import ShiftOutputs, frequent_points, mean_of_known, rates, run_probabilities
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
-ChosenOn = Literal["as they are", "and other shifts"]
 Choice = tuple[str, ChosenOn]
 
 RULES: dict[str, DecisionConfig] = {
@@ -53,59 +41,14 @@ _FOLD_COUNT = 5
 _CALIBRATION_OF_POINTS = "temperature"
 
 
-class PointChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule for the operating point, under shifts of which none of the same family was there when the point was chosen.
-
-    ``chosen_on`` are the images it was chosen on: held-out ones as they are, or those and their versions under the other families' shifts;
-    never of the patients that are counted. ``as_they_are``, ``mean`` (over the shifts) and ``worst`` (of ``worst_shift``) are balanced
-    accuracies, ``behind_best`` is by how much the mean is below that of the best choice, on the same patients. The lowest rates are over
-    the shifts.
-    """
-
-    rule: str
-    chosen_on: ChosenOn
-    as_they_are: float
-    mean: Estimate
-    behind_best: Estimate
-    worst: float
-    worst_shift: str
-    mean_sensitivity: float
-    lowest_sensitivity: float
-    mean_specificity: float
-    lowest_specificity: float
-
-
-class CalibrationChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """A calibration under shifts that it was not fitted on, as :class:`PointChoice`; log losses, means over the heads.
-
-    ``mean_error`` is the expected calibration error, mean over heads and shifts.
-    """
-
-    method: str
-    chosen_on: ChosenOn
-    as_they_are: float
-    mean: Estimate
-    behind_best: Estimate
-    worst: float
-    worst_shift: str
-    mean_error: float
-
-
-class ShiftChoices(msgspec.Struct, frozen=True, kw_only=True):
-    """All rules and all calibrations, in the order of the tables."""
-
-    points: list[PointChoice]
-    calibrations: list[CalibrationChoice]
-
-
 @dataclass(frozen=True)
 class Trial:
     """One fit of the comparison: on the rows (of ``ShiftOutputs``) and images that it may see, for those it is counted on."""
 
-    seen_rows: Integers
-    seen_images: Integers
-    counted_rows: Integers
-    counted_images: Integers
+    seen_rows: Int64Array
+    seen_images: Int64Array
+    counted_rows: Int64Array
+    counted_images: Int64Array
 
 
 def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[int, str], None]) -> ShiftChoices:
@@ -138,8 +81,8 @@ def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[
     kept = frequent_points(truth.sum(axis=0).tolist())
     heads = [source.labels.index(label) for label in scored_labels(source.labels, run.config.task, source.positive)]
     head_truth = held_out.targets[:, heads]
-    predicted: dict[Choice, Booleans] = {}
-    calibrated: dict[Choice, Floats] = {}
+    predicted: dict[Choice, BoolArray] = {}
+    calibrated: dict[Choice, Float32Array] = {}
     for step, chosen_on in enumerate(CHOSEN_ON):
         for rule in RULES:
             predicted[rule, chosen_on] = np.empty((len(outputs.logits), *truth.shape), np.bool_)
@@ -159,12 +102,12 @@ def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[
     )
 
 
-def _strata(targets: Booleans) -> Integers:
+def _strata(targets: BoolArray) -> Int64Array:
     """Of each image: the combination of its labels."""
     return np.asarray(np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1), np.int64)
 
 
-def left_out_trials(folds: Integers, chosen_on: ChosenOn) -> Iterator[Trial]:
+def left_out_trials(folds: Int64Array, chosen_on: ChosenOn) -> Iterator[Trial]:
     """Split images and shifts so that every image is counted once under every shift, by fits that saw neither.
 
     Parameters
@@ -190,7 +133,7 @@ def _put(into: NDArray[np.generic], trial: Trial, values: NDArray[np.generic]) -
     into[np.ix_(trial.counted_rows, trial.counted_images)] = values
 
 
-def _fit_all(outputs: ShiftOutputs, head_truth: Booleans, trial: Trial) -> dict[str, list[Calibration]]:
+def _fit_all(outputs: ShiftOutputs, head_truth: BoolArray, trial: Trial) -> dict[str, list[Calibration]]:
     """Every kind of calibration, one for each head."""
     logits = outputs.logits[np.ix_(trial.seen_rows, trial.seen_images)].reshape(-1, head_truth.shape[1])
     positive = np.tile(head_truth[trial.seen_images], (len(trial.seen_rows), 1))
@@ -198,18 +141,18 @@ def _fit_all(outputs: ShiftOutputs, head_truth: Booleans, trial: Trial) -> dict[
         return {name: [fit(logits[:, i], positive[:, i]) for i in range(positive.shape[1])] for name, fit in FITTERS.items()}
 
 
-def _calibrate(outputs: ShiftOutputs, trial: Trial, fitted: Sequence[Calibration]) -> Floats:
+def _calibrate(outputs: ShiftOutputs, trial: Trial, fitted: Sequence[Calibration]) -> Float32Array:
     logits = outputs.logits[np.ix_(trial.counted_rows, trial.counted_images)]
     return np.stack([calibrate(one, logits[:, :, i]) for i, one in enumerate(fitted)], axis=2)
 
 
 def _choose_all(
-    run: MeasuredRun, outputs: ShiftOutputs, truth: Booleans, trial: Trial, fitted: Sequence[Calibration]
-) -> dict[str, Booleans]:
+    run: MeasuredRun, outputs: ShiftOutputs, truth: BoolArray, trial: Trial, fitted: Sequence[Calibration]
+) -> dict[str, BoolArray]:
     """What each rule predicts of the images counted, shape (rows, images, points)."""
     points, labels = run.measured.decision.points, run.config.source.labels
 
-    def scores(rows: Integers, images: Integers) -> Floats:
+    def scores(rows: Int64Array, images: Int64Array) -> Float32Array:
         return np.stack(
             [point_scores(points, labels, run_probabilities(run.config, outputs.logits[row, images], fitted)) for row in rows.tolist()]
         )
@@ -226,17 +169,17 @@ def _choose_all(
     return outcomes
 
 
-def _mean_under_shift(predicted: Booleans, truth: Booleans, weights: Doubles) -> Doubles:
+def _mean_under_shift(predicted: BoolArray, truth: BoolArray, weights: Float64Array) -> Float64Array:
     """Balanced accuracy, mean over points and shifts, shape (draws,); predicted is (1 + shifts, images, points)."""
     each = np.stack([mean_of_known(np.stack(rates(row, truth, weights))) for row in predicted[1:]])
     return np.asarray(each.mean(axis=(0, 1)))
 
 
-def _point_figures(predicted: dict[Choice, Booleans], truth: Booleans, patients: Integers, seed: int) -> list[PointChoice]:
+def _point_figures(predicted: dict[Choice, BoolArray], truth: BoolArray, patients: Int64Array, seed: int) -> list[PointChoice]:
     once = np.ones((1, len(truth)))
     best = max(predicted, key=lambda choice: float(_mean_under_shift(predicted[choice], truth, once)[0]))
 
-    def every_mean(weights: Doubles) -> Doubles:
+    def every_mean(weights: Float64Array) -> Float64Array:
         means = np.stack([_mean_under_shift(outcome, truth, weights) for outcome in predicted.values()], axis=1)
         return np.concatenate([means, means[:, [list(predicted).index(best)]] - means], axis=1)
 
@@ -264,7 +207,9 @@ def _point_figures(predicted: dict[Choice, Booleans], truth: Booleans, patients:
     return found
 
 
-def _calibration_figures(calibrated: dict[Choice, Floats], head_truth: Booleans, patients: Integers, seed: int) -> list[CalibrationChoice]:
+def _calibration_figures(
+    calibrated: dict[Choice, Float32Array], head_truth: BoolArray, patients: Int64Array, seed: int
+) -> list[CalibrationChoice]:
     once = np.ones(len(head_truth))
     # Of each image, mean over its heads: (images, 1 + shifts).
     losses = {

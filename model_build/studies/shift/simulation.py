@@ -4,83 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.errors import ConfigError
-from edge_agent.inference.head import Calibration, Head, read_heads
-from edge_agent.inference.interpreter import Interpreter
-from edge_agent.inference.novelty import NoveltyScorer, Reference, read_reference
-from model_build.config import BuildConfig, load_build_config
+from edge_agent.inference.head import Calibration
+from edge_agent.inference.novelty import NoveltyScorer
+from model_build.array_types import BoolArray, Float32Array, Float64Array
+from model_build.config import BuildConfig
 from model_build.data.images import ImageSet
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES, Measured, review_mask
-from model_build.evaluation.held_out_outputs import HeldOut, read_held_out
+from model_build.evaluation.held_out_metrics import MIN_POSITIVES, review_mask
+from model_build.evaluation.measured_run import MeasuredRun
 from model_build.heads.embed import embed_images
 from model_build.heads.fit import head_logits, label_probabilities
-from model_build.metrics.classification import Estimate, Scored, point_scored
-from model_build.metrics.curves import RankedScores, patient_quantiles
+from model_build.metrics.bootstrap import Estimate, estimate_columns
+from model_build.metrics.classification import Scored, point_scored
+from model_build.metrics.curves import RankedScores
+from model_build.studies.shift.result import ShiftFigures, ShiftSimulation
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS, ShiftedPixels
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Booleans = NDArray[np.bool_]
-Integers = NDArray[np.int64]
 
 _FIGURES = ("auc", "sensitivity", "specificity", "balanced_accuracy")
 _BALANCED = _FIGURES.index("balanced_accuracy")
-
-
-class ShiftFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The held-out images under one shift, at the decision rule that was chosen on them as they are.
-
-    With several operating points the figures are means over them (those with 20 held-out positives, where there are any). ``review_share``
-    is that of images whose score lies in a review band, ``novel_share`` of those past the novelty limit. ``decided_balanced_accuracy`` is
-    of the images that are neither; None where too few are left.
-    """
-
-    name: str
-    family: str
-    auc: Estimate
-    sensitivity: Estimate
-    specificity: Estimate
-    balanced_accuracy: Estimate
-    review_share: float
-    novel_share: float
-    decided_balanced_accuracy: Estimate | None
-
-
-class ShiftSimulation(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole table: ``as_they_are`` is without a shift, ``mean_balanced_accuracy`` over all shifts; ``worst`` names the lowest one."""
-
-    images: int
-    patients: int
-    points: int
-    as_they_are: ShiftFigures
-    shifts: list[ShiftFigures]
-    mean_balanced_accuracy: Estimate
-    worst: str
-
-
-@dataclass(frozen=True)
-class FoldModel:
-    """The int8 model of one fold, its uncalibrated heads, and the statistics of the images that it was trained on."""
-
-    model: bytes
-    heads: list[Head]
-    reference: Reference
-
-
-@dataclass(frozen=True)
-class MeasuredRun:
-    """What a finished run keeps of its measured models, one for each fold, and of the images held out from them."""
-
-    config: BuildConfig
-    measured: Measured
-    held_out: HeldOut
-    models: list[FoldModel]
 
 
 @dataclass(frozen=True)
@@ -90,38 +34,8 @@ class ShiftOutputs:
     ``logits`` is float32, shape (1 + shifts, images, heads), uncalibrated; ``distances``, float32, shape (1 + shifts, images).
     """
 
-    logits: Floats
-    distances: Floats
-
-
-def read_measured_run(folder: Path) -> MeasuredRun:
-    """Read config, decision rule, held-out images and measured models of a run.
-
-    Raises
-    ------
-    ConfigError
-        If a file is missing or is not what a build writes.
-    """
-    config = load_build_config(folder / "config.toml")
-    held_out = read_held_out(folder / "held_out.npz")
-    stems = [f"fold-{number + 1}" for number in range(config.source.folds)] or ["measured"]
-    path = folder / "measured.json"
-    try:
-        measured = msgspec.json.decode(path.read_bytes(), type=Measured)
-        models = []
-        for stem in stems:
-            path = folder / f"{stem}.tflite"
-            model = path.read_bytes()
-            size = Interpreter(model).embedding_size
-            path = folder / f"{stem}-heads.json"
-            heads = read_heads(path.read_bytes(), size)
-            path = folder / f"{stem}-reference.npz"
-            models.append(FoldModel(model, heads, read_reference(path.read_bytes(), size)))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing; the run was not finished, or was made by an earlier version: train again") from None
-    except (OSError, msgspec.DecodeError) as fault:
-        raise ConfigError(f"{path}: is not what a build wrote ({fault}); train again") from fault
-    return MeasuredRun(config, measured, held_out, models)
+    logits: Float32Array
+    distances: Float32Array
 
 
 def embed_under_shift(run: MeasuredRun, images: ImageSet, on_shift: Callable[[int, str], None]) -> ShiftOutputs:
@@ -184,7 +98,7 @@ def measure_shifts(run: MeasuredRun, outputs: ShiftOutputs) -> ShiftSimulation:
         novel = outputs.distances[row] > rule.novelty_limit
         views.append(_View(_points_seen(run, probabilities), review_mask(rule, probabilities, run.config), np.asarray(novel)))
 
-    def every_figure(weights: Doubles) -> Doubles:
+    def every_figure(weights: Float64Array) -> Float64Array:
         figures = np.stack([view.figures(weights) for view in views], axis=1)
         mean_balanced = figures[:, 1:, _BALANCED].mean(axis=1, keepdims=True)
         return np.concatenate([figures.reshape(len(weights), -1), mean_balanced], axis=1)
@@ -213,20 +127,7 @@ def measure_shifts(run: MeasuredRun, outputs: ShiftOutputs) -> ShiftSimulation:
     )
 
 
-def estimate_columns(patients: Integers, figure: Callable[[Doubles], Doubles], seed: int) -> list[Estimate]:
-    """Figures of all images, each with its interval over draws of patients.
-
-    Parameters
-    ----------
-    patients, figure, seed
-        As for :func:`model_build.metrics.curves.patient_quantiles`.
-    """
-    values = figure(np.ones((1, len(patients))))[0]
-    low, high = patient_quantiles(patients, figure, seed)
-    return [Estimate(*bounds) for bounds in zip(values.tolist(), low.tolist(), high.tolist(), strict=True)]
-
-
-def rates(predicted: Booleans, positive: Booleans, weights: Doubles) -> tuple[Doubles, Doubles]:
+def rates(predicted: BoolArray, positive: BoolArray, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Sensitivity and specificity, each shape (draws, points), NaN where a side has no weight.
 
     Parameters
@@ -240,7 +141,7 @@ def rates(predicted: Booleans, positive: Booleans, weights: Doubles) -> tuple[Do
     return np.asarray(sensitivity), np.asarray(specificity)
 
 
-def mean_of_known(values: Doubles) -> Doubles:
+def mean_of_known(values: Float64Array) -> Float64Array:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
@@ -252,10 +153,10 @@ class _View:
     """The images under one shift: through each operating point that counts, and which go to a person for their score or as novel."""
 
     seen: list[Scored]
-    review: Booleans
-    novel: Booleans
+    review: BoolArray
+    novel: BoolArray
 
-    def figures(self, weights: Doubles) -> Doubles:
+    def figures(self, weights: Float64Array) -> Float64Array:
         """Means over the points: those of ``_FIGURES``, then balanced accuracy of what is decided alone; shape (draws, figures)."""
         positive = np.stack([scored.positive for scored in self.seen], axis=1)
         predicted = np.stack([scored.predicted for scored in self.seen], axis=1)
@@ -267,12 +168,12 @@ class _View:
         return np.stack([auc, *(mean_of_known(column) for column in columns)], axis=1)
 
 
-def run_probabilities(config: BuildConfig, logits: Floats, calibrations: Sequence[Calibration]) -> Floats:
+def run_probabilities(config: BuildConfig, logits: Float32Array, calibrations: Sequence[Calibration]) -> Float32Array:
     """What the device would make of the logits: float32, shape (images, labels)."""
     return label_probabilities(config.task, config.source.labels, config.source.positive, logits, calibrations)
 
 
-def _points_seen(run: MeasuredRun, probabilities: Floats) -> list[Scored]:
+def _points_seen(run: MeasuredRun, probabilities: Float32Array) -> list[Scored]:
     folds = run.held_out.folds if len(run.models) > 1 else None
     points, labels = run.measured.decision.points, run.config.source.labels
     seen = point_scored(points, labels, probabilities, run.held_out.targets, run.held_out.patients, folds)

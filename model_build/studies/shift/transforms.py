@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
+from model_build.array_types import BoolArray, Float64Array, Int64Array, UInt8Array
 from model_build.data.pixels import Pixels
 
-Grey = NDArray[np.uint8]
-Integers = NDArray[np.int64]
+Grey = UInt8Array
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Shift:
     change: Callable[[Grey], Grey]
 
 
-def _table(curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Callable[[Grey], Grey]:
+def _table(curve: Callable[[Float64Array], Float64Array]) -> Callable[[Grey], Grey]:
     """A change of each grey value by itself; ``curve`` is given 0 (black) to 255 (white)."""
     values = np.clip(np.rint(curve(np.arange(256.0))), 0.0, 255.0).astype(np.uint8)
     return lambda grey: values[grey]
@@ -114,7 +113,7 @@ class ShiftedPixels:
     shift : Shift
     """
 
-    def __init__(self, pixels: Pixels, indices: Integers, shift: Shift) -> None:
+    def __init__(self, pixels: Pixels, indices: Int64Array, shift: Shift) -> None:
         self._pixels, self._indices, self._shift = pixels, indices, shift
 
     @property
@@ -125,7 +124,7 @@ class ShiftedPixels:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int | slice | NDArray[np.int64] | NDArray[np.bool_], /) -> Grey:
+    def __getitem__(self, index: int | slice | Int64Array | BoolArray, /) -> Grey:
         """Changed images, as :class:`~model_build.data.pixels.Pixels` gives them; always new arrays."""
         if isinstance(index, int):
             return self._shift.change(self._pixels[int(self._indices[index])][:, :, 0])[:, :, np.newaxis]

@@ -5,20 +5,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_build.report.score_figures import BLUE, VERMILLION
-from model_build.studies.output import (
-    AUC_MARGIN,
-    Panel,
-    Series,
-    draw_panels,
-    figure_text,
-    judge_difference,
-    markdown_table,
-    percent,
-    signed,
-    write_ablation,
-)
-from model_build.studies.precision.ablation import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
+import msgspec
+
+from model_build.metrics.bootstrap import Estimate
+from model_build.metrics.noninferiority import AUC_MARGIN, judge_difference
+from model_build.plots import BLUE, VERMILLION, Panel, Series, draw_panels
+from model_build.studies.output import write_ablation
+from model_build.tables import figure_text, markdown_table, percent, signed
+
+REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One form of the model and its figures on the held-out patients.
+
+    ``compared_with`` names the variant that the two differences are against, on the same patients; ``zero_share`` is that of the kernels'
+    values as stored; ``agreement`` the share of labels equal to those of float32; ``latency_ms`` the median on one thread, and
+    ``latency_ratio`` what it is of float32's, as :meth:`model_build.training.number_formats.Latencies.ratio_to` says.
+    """
+
+    name: str
+    compared_with: str
+    file_bytes: int
+    zipped_bytes: int
+    zero_share: float
+    most_scales: int
+    auc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    auc_difference: Estimate
+    balanced_accuracy_difference: Estimate
+    agreement: float
+    latency_ms: float
+    latency_ratio: float
+
+
+class HeadFit(msgspec.Struct, frozen=True, kw_only=True):
+    """Heads for the int8 model, fitted on float32 or on int8 embeddings; the differences are int8 minus float32, on the same patients."""
+
+    on_float: dict[str, Estimate]
+    on_int8: dict[str, Estimate]
+    difference: dict[str, Estimate]
+
+
+class PrecisionAblation(msgspec.Struct, frozen=True, kw_only=True):
+    """All variants of one trunk, in the order of the table."""
+
+    held_out_images: int
+    held_out_patients: int
+    fine_tuning_epochs: int
+    variants: list[Variant]
+    head_fit: HeadFit
+
 
 NAME = "precision"
 _SAME_SPEED = 0.1

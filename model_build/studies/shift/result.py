@@ -4,19 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from edge_agent.errors import ConfigError
-from model_build.metrics.classification import Estimate
+from model_build.metrics.bootstrap import Estimate
+from model_build.plots import BLUE, GREEN, VERMILLION, Panel, Series, draw_panels
 from model_build.run_folder import write_json, write_whole
-from model_build.studies.output import Panel, Series, draw_panels, figure_text, markdown_table
-from model_build.studies.shift.rule_choice import CalibrationChoice, PointChoice, ShiftChoices
-from model_build.studies.shift.simulation import ShiftFigures, ShiftSimulation
+from model_build.tables import figure_text, markdown_table
+
+
+class ShiftFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The held-out images under one shift, at the decision rule that was chosen on them as they are.
+
+    With several operating points the figures are means over them (those with 20 held-out positives, where there are any). ``review_share``
+    is that of images whose score lies in a review band, ``novel_share`` of those past the novelty limit. ``decided_balanced_accuracy`` is
+    of the images that are neither; None where too few are left.
+    """
+
+    name: str
+    family: str
+    auc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+    balanced_accuracy: Estimate
+    review_share: float
+    novel_share: float
+    decided_balanced_accuracy: Estimate | None
+
+
+class ShiftSimulation(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole table: ``as_they_are`` is without a shift, ``mean_balanced_accuracy`` over all shifts; ``worst`` names the lowest one."""
+
+    images: int
+    patients: int
+    points: int
+    as_they_are: ShiftFigures
+    shifts: list[ShiftFigures]
+    mean_balanced_accuracy: Estimate
+    worst: str
+
+
+ChosenOn = Literal["as they are", "and other shifts"]
+
+
+class PointChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule for the operating point, under shifts of which none of the same family was there when the point was chosen.
+
+    ``chosen_on`` are the images it was chosen on: held-out ones as they are, or those and their versions under the other families' shifts;
+    never of the patients that are counted. ``as_they_are``, ``mean`` (over the shifts) and ``worst`` (of ``worst_shift``) are balanced
+    accuracies, ``behind_best`` is by how much the mean is below that of the best choice, on the same patients. The lowest rates are over
+    the shifts.
+    """
+
+    rule: str
+    chosen_on: ChosenOn
+    as_they_are: float
+    mean: Estimate
+    behind_best: Estimate
+    worst: float
+    worst_shift: str
+    mean_sensitivity: float
+    lowest_sensitivity: float
+    mean_specificity: float
+    lowest_specificity: float
+
+
+class CalibrationChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration under shifts that it was not fitted on, as :class:`PointChoice`; log losses, means over the heads.
+
+    ``mean_error`` is the expected calibration error, mean over heads and shifts.
+    """
+
+    method: str
+    chosen_on: ChosenOn
+    as_they_are: float
+    mean: Estimate
+    behind_best: Estimate
+    worst: float
+    worst_shift: str
+    mean_error: float
+
+
+class ShiftChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """All rules and all calibrations, in the order of the tables."""
+
+    points: list[PointChoice]
+    calibrations: list[CalibrationChoice]
+
 
 JSON_NAME = "shift.json"
-# Okabe and Ito's palette, each with a mark of its own.
-_BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 class ShiftResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,16 +237,16 @@ def draw_shift(result: ShiftResult) -> bytes:
             Panel(
                 "sensitivity and specificity",
                 [
-                    _series("sensitivity", _VERMILLION, "o", [figures.sensitivity for figures in rows]),
-                    _series("specificity", _BLUE, "s", [figures.specificity for figures in rows]),
+                    _series("sensitivity", VERMILLION, "o", [figures.sensitivity for figures in rows]),
+                    _series("specificity", BLUE, "s", [figures.specificity for figures in rows]),
                 ],
             ),
-            Panel("AUC", [_series("AUC", _BLUE, "o", [figures.auc for figures in rows])]),
+            Panel("AUC", [_series("AUC", BLUE, "o", [figures.auc for figures in rows])]),
             Panel(
                 "share of images sent to a person",
                 [
-                    Series("review band", _BLUE, "s", [figures.review_share for figures in rows]),
-                    Series("novel", _GREEN, "^", [figures.novel_share for figures in rows]),
+                    Series("review band", BLUE, "s", [figures.review_share for figures in rows]),
+                    Series("novel", GREEN, "^", [figures.novel_share for figures in rows]),
                 ],
                 from_zero=True,
             ),

@@ -4,10 +4,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_build.metrics.classification import Estimate
-from model_build.report.score_figures import BLUE, GREY, VERMILLION
-from model_build.studies.augmentation.ablation import BASELINE, AugmentationAblation, Group
-from model_build.studies.output import Panel, Series, draw_panels, figure_text, markdown_table, signed, write_ablation
+import msgspec
+
+from model_build.metrics.bootstrap import Estimate
+from model_build.plots import BLUE, GREY, VERMILLION, Panel, Series, draw_panels
+from model_build.studies.output import write_ablation
+from model_build.tables import figure_text, markdown_table, signed
+from model_build.training.augmentation_presets import PresetName
+
+BASELINE: PresetName = "none"
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that was trained with one kind of random changes.
+
+    ``balanced_accuracy`` is on the held-out images as they are; ``shift_mean`` its mean over the shifts, at the decision rule chosen on the
+    images as they are, and ``shift_worst`` its value under the shift ``worst``. The differences are against the training without random
+    changes, on the same patients.
+    """
+
+    name: PresetName
+    auc: Estimate
+    balanced_accuracy: Estimate
+    shift_mean: Estimate
+    worst: str
+    shift_worst: Estimate
+    balanced_accuracy_difference: Estimate
+    shift_mean_difference: Estimate
+
+
+class AugmentationAblation(msgspec.Struct, frozen=True, kw_only=True):
+    """All groups, in the order of the table."""
+
+    held_out_images: int
+    held_out_patients: int
+    epochs: int
+    shift_count: int
+    groups: list[Group]
+
 
 NAME = "augmentation"
 _COLUMNS = (

@@ -1,0 +1,136 @@
+"""The label-efficiency curve as data, table and figure."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from model_build.heads.raw_pixel_baseline import SIDE_PX
+from model_build.plots import BLUE, VERMILLION
+from model_build.run_folder import write_json, write_whole
+
+
+class Point(msgspec.Struct, frozen=True):
+    """AUC on the held-out patients at one number of labels: mean and spread (standard deviation) over the draws.
+
+    ``lead`` and ``lead_spread`` are those of the difference within each draw, embedding less raw pixels.
+    """
+
+    labels_per_class: int
+    embedding_auc: float
+    embedding_spread: float
+    raw_pixel_auc: float
+    raw_pixel_spread: float
+    lead: float
+    lead_spread: float
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """Another way to use the same labels: AUC over the draws, and the difference within each draw from the first way of the table.
+
+    ``difference_error`` is the standard error of the mean difference.
+    """
+
+    name: str
+    labels_per_class: int
+    auc: float
+    spread: float
+    difference: float
+    difference_error: float
+
+
+class LabelEfficiency(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured. ``labels`` are those whose AUC is averaged; ``variants`` is empty unless they were asked for."""
+
+    name: str
+    labels: list[str]
+    draws: int
+    held_out_images: int
+    held_out_patients: int
+    points: list[Point]
+    variants: list[Variant] = []
+
+
+def render_table(measured: LabelEfficiency) -> str:
+    """The curve, and the variants where they were measured, as Markdown."""
+    what = "AUC" if len(measured.labels) == 1 else f"mean AUC of {len(measured.labels)} labels"
+    lines = [
+        f"{measured.name}: {what} on {measured.held_out_images} images of {measured.held_out_patients} held-out patients; mean ± standard"
+        f" deviation over {measured.draws} draws of the labels.",
+        "",
+        f"| labels per class | int8 embedding of the pretrained CNN | raw pixels ({SIDE_PX} x {SIDE_PX}), same head | lead |",
+        "|---|---|---|---|",
+    ]
+    for p in measured.points:
+        ours, theirs = f"{p.embedding_auc:.3f} ± {p.embedding_spread:.3f}", f"{p.raw_pixel_auc:.3f} ± {p.raw_pixel_spread:.3f}"
+        lines.append(f"| {p.labels_per_class} | {ours} | {theirs} | {p.lead:+.3f} ± {p.lead_spread:.3f} |")
+    if not measured.variants:
+        return "\n".join(lines)
+    sizes = list(dict.fromkeys(v.labels_per_class for v in measured.variants))
+    first, *_ = names = list(dict.fromkeys(v.name for v in measured.variants))
+    cells = {(v.name, v.labels_per_class): v for v in measured.variants}
+    lines += [
+        "",
+        f"What was tried, on float embeddings: AUC ± standard deviation over the draws, and the difference from '{first}' on the same draws"
+        " ± its standard error.",
+        "",
+        f"| | {' | '.join(f'{size} per class' for size in sizes)} |",
+        f"|---|{'---|' * len(sizes)}",
+    ]
+    for name in names:
+        row = [cells[name, size] for size in sizes]
+        gaps = ["" if name == first else f" ({v.difference:+.4f} ± {v.difference_error:.4f})" for v in row]
+        lines.append(f"| {name} | {' | '.join(f'{v.auc:.4f} ± {v.spread:.4f}{gap}' for v, gap in zip(row, gaps, strict=True))} |")
+    return "\n".join(lines)
+
+
+def draw_curve(measured: LabelEfficiency) -> bytes:
+    """The curve as a PNG: AUC over labels per class, a band of one standard deviation over the draws."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = measured.points
+    labels = [p.labels_per_class for p in points]
+    # Told apart in print by their marks and lines.
+    for name, colour, mark, line, means, spreads in (
+        ("pretrained CNN, int8", BLUE, "o", "-", [p.embedding_auc for p in points], [p.embedding_spread for p in points]),
+        (
+            f"raw pixels, {SIDE_PX} x {SIDE_PX}",
+            VERMILLION,
+            "s",
+            "--",
+            [p.raw_pixel_auc for p in points],
+            [p.raw_pixel_spread for p in points],
+        ),
+    ):
+        axes.plot(labels, means, color=colour, marker=mark, linestyle=line, label=name)
+        low, high = np.subtract(means, spreads), np.minimum(np.add(means, spreads), 1.0)
+        axes.fill_between(labels, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(labels, [str(n) for n in labels])
+    axes.minorticks_off()
+    axes.set_xlabel("labels per class")
+    what = "AUC" if len(measured.labels) == 1 else f"mean AUC of {len(measured.labels)} labels"
+    axes.set_ylabel(f"{what}, held-out patients, {measured.draws} draws")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(loc="lower right")
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    return stream.getvalue()
+
+
+def write_label_efficiency(measured: LabelEfficiency, out: Path) -> None:
+    """Write ``label-efficiency.md``, ``.json`` and ``.png`` into a folder, which is made; the report of a run folder shows them.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If they can not be written.
+    """
+    write_json(out / "label-efficiency.json", measured)
+    write_whole(out / "label-efficiency.png", draw_curve(measured))
+    write_whole(out / "label-efficiency.md", f"{render_table(measured)}\n".encode())
