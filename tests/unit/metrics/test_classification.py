@@ -63,7 +63,7 @@ def test_a_figure_that_could_not_be_computed_is_read_back_as_such() -> None:
 
     from model_build.report.result import decode_report
 
-    report = json.loads((Path(__file__).parents[2] / "docs" / "reports" / "cxr-pneumonia.json").read_text())
+    report = json.loads((Path(__file__).parents[3] / "docs" / "reports" / "cxr-pneumonia.json").read_text())
     report["measured"]["points"][0]["metrics"]["auc"]["low"] = None
     again = decode_report(json.dumps(report).encode())
     assert np.isnan(again.measured.points[0].metrics["auc"].low)

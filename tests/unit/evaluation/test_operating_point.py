@@ -217,5 +217,5 @@ def test_what_was_not_said_is_filled_in_and_can_be_read_again() -> None:
 def test_the_shipped_configs_still_read() -> None:
     from model_build.config import load_build_config
 
-    for path in sorted((Path(__file__).parents[2] / "model_build" / "configs").glob("*.toml")):
+    for path in sorted((Path(__file__).parents[3] / "model_build" / "configs").glob("*.toml")):
         assert load_build_config(path).decision.novelty_quantile > 0.9

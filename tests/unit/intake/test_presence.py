@@ -17,6 +17,7 @@ from support.share import NoShareError, Share
 
 from edge_agent.errors import SourceGoneError
 from edge_agent.files import deadline as patience
+from edge_agent.files import mounts
 from edge_agent.files.deadline import real_path
 from edge_agent.files.mounts import Mount, mounts_below
 from edge_agent.intake import presence
@@ -112,13 +113,13 @@ class TestMount:
         assert not Mount("/", kind, "").is_remote
 
     def test_a_pulled_disk_is_known_by_its_missing_device(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(presence, "_BLOCK_DEVICES", tmp_path)
+        monkeypatch.setattr(mounts, "_BLOCK_DEVICES", tmp_path)
         (tmp_path / "8:1").mkdir()
         assert not Mount("/", "vfat", "/dev/sda1", "8:1").is_pulled
         assert Mount("/", "vfat", "/dev/sdb1", "8:17").is_pulled
         assert not Mount("/", "nfs", "server:/", "0:40").is_pulled, "it has no device"
         assert not Mount("/", "ext4", "/dev/sda1").is_pulled, "an earlier run's note does not name it"
-        monkeypatch.setattr(presence, "_BLOCK_DEVICES", tmp_path / "absent")
+        monkeypatch.setattr(mounts, "_BLOCK_DEVICES", tmp_path / "absent")
         assert not Mount("/", "vfat", "/dev/sdb1", "8:17").is_pulled, "in a container nobody can tell"
 
 
