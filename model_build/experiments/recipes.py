@@ -20,7 +20,7 @@ from model_build.config import AugmentationConfig, BuildConfig, Count, Fraction,
 from model_build.experiments.comparison import COLUMNS
 from model_build.training.augmentation_presets import PRESETS, PresetName, augmentation_preset
 
-DEFAULT_BASE = Path(__file__).parent / "configs" / "cxr-pneumonia.toml"
+DEFAULT_BASE = Path(__file__).parents[1] / "configs" / "cxr-pneumonia.toml"
 
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 LOSSES: tuple[str, ...] = get_args(LossName)
