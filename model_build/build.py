@@ -30,7 +30,7 @@ from model_build.data.grouping import group_near_copies
 from model_build.data.images import read_images
 from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
 from model_build.environment import environment
-from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, Measured, judge, measure
+from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, Measured, calibrate_and_choose, measure
 from model_build.evaluation.held_out_outputs import MeasuredModel, evidence_mapper, keep_held_out
 from model_build.heads import fit as classical
 from model_build.heads.embed import Embedded, embed_images, measure_latency_ms
@@ -270,19 +270,19 @@ class Build:
             indices=indices,
             folds=np.concatenate([np.full(len(chosen), number) for number, chosen in enumerate(held_out)]),
         )
-        judged = judge(outputs, self.config)
+        decided = calibrate_and_choose(outputs, self.config)
         models = [self._measured_model(fold) for fold in self.folds]
         keep_held_out(
             self.out / "held_out.npz",
             outputs,
-            judged,
+            decided,
             self.config.source.labels,
             self.images.files,
             evidence_mapper(models, self.images.pixels),
         )
         measured = measure(
             outputs,
-            judged,
+            decided,
             self.config,
             official_split=self.official_split,
             training=self._counts(np.any([fold.trained_on for fold in self.folds], axis=0)),

@@ -45,7 +45,7 @@ PROVEN_AFTER = 20
 """So many images without an inference error, and an installed model is not gone back from any more."""
 ALIVE_S = 1.0
 """A start that takes long says so that often."""
-ALIVE_PATIENCE_S = 60.0
+START_STEP_TIMEOUT_S = 60.0
 """How long one step of it may take: the slowest is a disk that does not answer for a while."""
 INTERPRETER = "inference/interpreter.py"
 """Where a process stands that a model brings down."""
@@ -90,7 +90,7 @@ class Agent:
         Records entered by this run: by status, by decision, and as "duplicate".
     session : Session or None
         The one that runs now.
-    untold : list of (str, str)
+    pending_events : list of (str, str)
         Events, as code and message, that the next commit is to tell.
     """
 
@@ -113,7 +113,7 @@ class Agent:
         self.session: Session | None = None
         self._stop_asked = False
         # A reload or a stop that was asked for. A queue, because a signal handler may put into it while this very thread waits at it.
-        self._wishes: SimpleQueue[None] = SimpleQueue()
+        self._requests: SimpleQueue[None] = SimpleQueue()
         # The configuration to go back to where the new one can not be started with.
         self._last_good: Config | None = None
         self._model: ModelIdentity | None = None
@@ -122,7 +122,7 @@ class Agent:
         self._is_inbox_away = False
         self._started_at_s: float | None = None
         self._said_alive_s = 0.0
-        self.untold: list[tuple[str, str]] = []
+        self.pending_events: list[tuple[str, str]] = []
 
     def run(self) -> None:
         """Run until :meth:`stop`, SIGTERM or SIGINT; with ``once`` until the inbox is empty.
@@ -160,7 +160,7 @@ class Agent:
     def _end_session(self, ending: Ending) -> None:
         if self.session is not None:
             self.session.end(ending)
-        self._wishes.put(None)
+        self._requests.put(None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -214,7 +214,7 @@ class Agent:
         self._model_stamp = self._models.stamp()
         if self._is_ready:
             give_back_memory()
-            if not self._wishes.empty():  # asked for while no session listened
+            if not self._requests.empty():  # asked for while no session listened
                 self.wants_reload(asked=True)
         session = self.session = Session(self._config, self, once=self._once, load=self._load)
         if self._stop_asked:  # asked while there was no session to hear of it
@@ -238,7 +238,7 @@ class Agent:
             message = (
                 "The program broke down in the middle of its work and was started again; the files it had in hand are tried one by one."
             )
-            self.untold.append(("crashed", f"{message} It said: {first_line}"))
+            self.pending_events.append(("crashed", f"{message} It said: {first_line}"))
             if self._crash_log.was_in(INTERPRETER):
                 with suppress(EdgeAgentError):  # where that can not be written or read now, the first session meets it again
                     self._leaves_new_model(f"the interpreter brought the program down ({first_line})")
@@ -247,7 +247,7 @@ class Agent:
         """Return to the configuration or the model that worked before, where the new one is to blame."""
         if self._last_good is not None and self._started_at_s is None and self._is_config_to_blame(fault, self._last_good):
             _log.error("reload_refused reason=%s", fault)
-            self.untold.append(("reload_refused", f"{_REFUSED}: {fault}"))
+            self.pending_events.append(("reload_refused", f"{_REFUSED}: {fault}"))
             self._config, self._last_good = self._last_good, None
             return True
         return isinstance(fault, ModelError | InferenceError) and self._leaves_new_model(str(fault))
@@ -261,7 +261,7 @@ class Agent:
         name = f"{before.name} {before.version}" if before else "the model that came with the program"
         _log.error("model_rolled_back model=%s version=%s reason=%s", active.name, active.version, why)
         message = f"The new model {active.name} {active.version} failed on this box, so the agent went back to {name}. It said: {why}"
-        self.untold.append(("model_rolled_back", message))
+        self.pending_events.append(("model_rolled_back", message))
         self._crash_log.clear()
         return True
 
@@ -294,7 +294,7 @@ class Agent:
         code = fault.state if isinstance(fault, StorageError) else "inbox_away"
         if isinstance(fault, SourceGoneError) and not self._is_inbox_away:
             self._is_inbox_away = True
-            self.untold.append(("inbox_away", str(fault)))
+            self.pending_events.append(("inbox_away", str(fault)))
         self.waiting(code, str(fault))
         if not self._is_ready:
             self._is_ready = True
@@ -303,7 +303,7 @@ class Agent:
         while not self._stop_asked and (left_s := until_s - time.monotonic()) > 0:
             systemd.notify_watchdog()
             with suppress(Empty):
-                self._wishes.get(timeout=min(left_s, HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S))
+                self._requests.get(timeout=min(left_s, HEARTBEAT_S, systemd.watchdog_interval_s() or HEARTBEAT_S))
                 if not self._stop_asked:
                     self.wants_reload(asked=True)
                 return
@@ -318,7 +318,7 @@ class Agent:
         self._last_good = None
         if self._is_inbox_away:
             self._is_inbox_away = False
-            self.untold.append(("inbox_back", f"The inbox {self._config.inbox} is back, and work goes on."))
+            self.pending_events.append(("inbox_back", f"The inbox {self._config.inbox} is back, and work goes on."))
         self._blame = None  # from here on what is in hand is this process's own
         if self._model != model:
             self._model, self._good_images = model, 0
@@ -339,7 +339,7 @@ class Agent:
         now_s = time.monotonic()
         if now_s >= self._said_alive_s + ALIVE_S:
             self._said_alive_s = now_s
-            systemd.notify_starting(ALIVE_PATIENCE_S)
+            systemd.notify_starting(START_STEP_TIMEOUT_S)
             systemd.notify_status("starting: looking through the database and the results")
 
     def working(self, line: str) -> None:
@@ -378,7 +378,7 @@ class Agent:
             return changed
         with suppress(Empty):
             while True:
-                self._wishes.get_nowait()
+                self._requests.get_nowait()
         if self._reread is None:
             return changed
         systemd.notify_reloading()
@@ -388,7 +388,7 @@ class Agent:
                 raise EdgeAgentError(f"the home folder can not change while the agent runs (now {self._home}): restart the agent for that")
         except EdgeAgentError as fault:
             _log.error("reload_refused reason=%s", fault)
-            self.untold.append(("reload_refused", f"{_REFUSED}: {fault}"))
+            self.pending_events.append(("reload_refused", f"{_REFUSED}: {fault}"))
             systemd.notify_ready()
             systemd.notify_status(f"the changed configuration was refused: {fault}")
             return changed

@@ -18,7 +18,7 @@ class Host(Protocol):
     """What a session asks of the agent around it."""
 
     counts: Counter[str]
-    untold: list[tuple[str, str]]
+    pending_events: list[tuple[str, str]]
     """Events (code, message) that the next commit is to tell; the session empties it."""
 
     def started(self, model: ModelIdentity) -> None:

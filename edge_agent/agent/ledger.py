@@ -262,12 +262,12 @@ class Ledger:
         self._is_syncing = False
         self._notes[SYNCED_NOTE] = msgspec.json.encode(mark).decode()
 
-    def close(self, *, sync_patience_s: float) -> None:
+    def close(self, *, sync_timeout_s: float) -> None:
         """Commit what waits for a commit, wait for the disk to have ``results/``, and close the database.
 
         Parameters
         ----------
-        sync_patience_s : float
+        sync_timeout_s : float
             How long to wait for the disk. Where it takes longer, the next start writes the last records to ``results/`` once more.
 
         Raises
@@ -282,7 +282,7 @@ class Ledger:
                 finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
                 self._start_sync(finished.put)
                 with suppress(Empty):
-                    answer = finished.get(timeout=sync_patience_s)
+                    answer = finished.get(timeout=sync_timeout_s)
                     if isinstance(answer, StorageError):
                         raise answer
                     self.synced(answer)

@@ -13,7 +13,7 @@ from edge_agent.outbox.results import Mark
 
 
 @dataclass(frozen=True)
-class Wish:
+class EndRequest:
     """Somebody wants the session to end, or to look whether another configuration waits."""
 
     ending: Ending
@@ -24,11 +24,11 @@ class LookAgain:
     """Events were lost: only a scan can tell what is in the inbox."""
 
 
-Message = str | Outcome | Mark | Exception | Wish | LookAgain
+Message = str | Outcome | Mark | Exception | EndRequest | LookAgain
 """A path where something happened, a worker's outcome, a finished sync, a fault of another thread, a wish."""
 
 
-class Mailbox:
+class MessageQueue:
     """Takes messages from any thread, also from a signal handler, for the one that waits."""
 
     def __init__(self) -> None:
@@ -38,10 +38,10 @@ class Mailbox:
         """Leave a message."""
         self._queue.put(message)
 
-    def take(self, patience_s: float) -> Iterator[Message]:
+    def take(self, timeout_s: float) -> Iterator[Message]:
         """Wait so long for a message, then give all that are there: what came together is dealt with together."""
         with suppress(Empty):
-            yield self._queue.get(timeout=patience_s)
+            yield self._queue.get(timeout=timeout_s)
             while True:
                 yield self._queue.get_nowait()
 

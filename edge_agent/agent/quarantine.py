@@ -18,7 +18,7 @@ often, and since the first of them alone in hand, is no accident."""
 Treatment = Literal["as usual", "alone", "quarantine"]
 
 
-class Suspects:
+class Quarantine:
     """What the database still held as in hand at the start, with how often that came.
 
     Parameters

@@ -20,10 +20,10 @@ from edge_agent.agent.folders import check_inbox, make_folders
 from edge_agent.agent.free_space import Watermark
 from edge_agent.agent.host import Host, LoadClassifiers
 from edge_agent.agent.ledger import Ledger
-from edge_agent.agent.messages import Ending, LookAgain, Mailbox, Wish
-from edge_agent.agent.quarantine import Suspects
+from edge_agent.agent.messages import Ending, EndRequest, LookAgain, MessageQueue
+from edge_agent.agent.quarantine import Quarantine
 from edge_agent.agent.worker import Claims, Job, Outcome, Worker
-from edge_agent.agent.worker_pool import Crew, OutcomeGroup
+from edge_agent.agent.worker_pool import OutcomeGroup, WorkerPool
 from edge_agent.config import Config
 from edge_agent.database.database import DATABASE_NAME
 from edge_agent.errors import DiskFullError, SourceGoneError
@@ -72,7 +72,7 @@ class Session:
 
     _ledger: Ledger
     _intake: FolderIntake
-    _suspects: Suspects
+    _quarantine: Quarantine
 
     def __init__(self, config: Config, host: Host, *, once: bool, load: LoadClassifiers) -> None:
         self._config = config
@@ -81,7 +81,7 @@ class Session:
         self._load = load
         self._home = config.home.resolve()
         self._inbox = real_path(config.inbox)
-        self._mailbox = Mailbox()
+        self._messages = MessageQueue()
         self._ready: deque[Arrival] = deque()
         self._in_hand = 0
         # Paths whose attempt ended without a record; the database hears of it with the next commit.
@@ -90,7 +90,7 @@ class Session:
         # Files whose bytes a worker has in hand under another name, by SHA-256.
         self._twins: dict[str, list[Arrival]] = {}
         self._claims = Claims()
-        self._workers = Crew(self._mailbox.put)
+        self._workers = WorkerPool(self._messages.put)
         self._alone = False
         self._camera: CameraSource | None = None
         self._camera_listed = False
@@ -124,7 +124,7 @@ class Session:
 
     def end(self, ending: Ending) -> None:
         """Ask for an orderly end, from any thread or a signal handler."""
-        self._mailbox.put(Wish(ending))
+        self._messages.put(EndRequest(ending))
 
     # Start up
 
@@ -135,21 +135,21 @@ class Session:
         classifiers = self._load(self._config, self._config.model.threads or len(os.sched_getaffinity(0)))
         intake = self._config.intake
         self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._host.alive)
-        at_exit.callback(self._ledger.close, sync_patience_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
+        at_exit.callback(self._ledger.close, sync_timeout_s=SYNC_ONCE_S if self._once else SYNC_STOP_S)
         self._tell()  # also where it goes no further than to the next line
         note = self._ledger.read_note(MOUNT_NOTE)
         expected = Mount.from_text(note, self._inbox) if note else None
         mount = check_inbox(self._inbox, expected, leaves=intake.on_done != "keep")
-        self._suspects = Suspects(self._ledger.blame(blame))
+        self._quarantine = Quarantine(self._ledger.blame(blame))
         disposals, healed = self._ledger.recover()
-        if disposals or healed or self._suspects:
-            _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._suspects))
+        if disposals or healed or self._quarantine:
+            _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(self._quarantine))
         self._intake = FolderIntake(self._inbox, intake, self._ledger.without_record)
         at_exit.callback(self._intake.stop)
         at_exit.callback(self._workers.dismiss, WORKERS_STOP_S)
         for classifier in classifiers:
             self._workers.hire(Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims))
-        self._intake.start(lambda path: self._mailbox.put(LookAgain() if path is None else path))
+        self._intake.start(lambda path: self._messages.put(LookAgain() if path is None else path))
         self._start_camera(at_exit)
         self._note_start(classifiers[0].identity, mount)
         self._tell()
@@ -178,14 +178,14 @@ class Session:
 
     def _main_loop(self) -> None:
         while self._ending is None and not (self._once and self._nothing_left()):
-            self._receive(self._patience_s())
+            self._receive(self._sleep_s())
             self._intake.scan_some()
             if self._wants_more():
                 self._ready.extend(self._intake.settled())
             self._hand_out(self._pick())
             if self._is_group_due():
                 self._enter_outcomes()
-            self._ledger.tidy(self._mailbox.put, quiet=self._intake.is_quiet)
+            self._ledger.tidy(self._messages.put, quiet=self._intake.is_quiet)
             self._heartbeat()
 
     def _nothing_left(self) -> bool:
@@ -207,7 +207,7 @@ class Session:
     def _wants_more(self) -> bool:
         return len(self._ready) < self._in_hand_limit() and not self._space.is_short
 
-    def _patience_s(self) -> float:
+    def _sleep_s(self) -> float:
         """How long the main loop may sleep if no message comes."""
         if self._is_group_due() or self._may_pick():
             return 0.0
@@ -216,14 +216,14 @@ class Session:
             wake_at_s = min(wake_at_s, self._space.next_look_s)
         elif self._wants_more():
             wake_at_s = min(wake_at_s, self._intake.wake_at_s())
-        patience_s = max(0.0, wake_at_s - time.monotonic())
-        return min(patience_s, _CAMERA_POLL_S) if self._once and self._camera is not None else patience_s
+        timeout_s = max(0.0, wake_at_s - time.monotonic())
+        return min(timeout_s, _CAMERA_POLL_S) if self._once and self._camera is not None else timeout_s
 
-    def _receive(self, patience_s: float) -> None:
+    def _receive(self, timeout_s: float) -> None:
         """Wait for a message, then take all that are there: what came together is committed together."""
         touched: dict[str, None] = {}
         events_lost = False
-        for message in self._mailbox.take(patience_s):
+        for message in self._messages.take(timeout_s):
             match message:
                 case str():
                     touched[message] = None
@@ -234,10 +234,10 @@ class Session:
                     self._ledger.synced(message)
                 case LookAgain():
                     events_lost = True
-                case Wish(ending="reload"):
+                case EndRequest(ending="reload"):
                     if self._host.wants_reload(asked=True):
                         self._ending = self._ending or "reload"
-                case Wish():
+                case EndRequest():
                     self._ending = message.ending
                 case OSError():
                     raise storage_error(message, "read an image") from message
@@ -259,7 +259,7 @@ class Session:
             return False
         if self._in_hand == 0:
             return True
-        if self._alone or self._suspects.treatment(self._ready[0]) != "as usual":
+        if self._alone or self._quarantine.treatment(self._ready[0]) != "as usual":
             return False
         return self._in_hand <= len(self._workers) or self._is_group_due()
 
@@ -267,13 +267,13 @@ class Session:
         """Take the arrivals that are tried next. One that was in hand when the program died is tried alone."""
         if not (self._ready and self._has_space() and self._may_pick()):
             return []
-        treatment = self._suspects.treatment(self._ready[0])
+        treatment = self._quarantine.treatment(self._ready[0])
         self._alone = treatment != "as usual"
         if self._alone:
             return [Job(self._ready.popleft(), quarantine=treatment == "quarantine")]
         jobs: list[Job] = []
         while self._ready and self._in_hand + len(jobs) < self._in_hand_limit():
-            if self._suspects.treatment(self._ready[0]) != "as usual":
+            if self._quarantine.treatment(self._ready[0]) != "as usual":
                 break
             jobs.append(Job(self._ready.popleft()))
         return jobs
@@ -305,7 +305,7 @@ class Session:
         restamped: list[tuple[int, Arrival]] = []
         for outcome in self._outcomes.take():
             arrival, record = outcome.arrival, outcome.record
-            self._suspects.clear(arrival.path)
+            self._quarantine.clear(arrival.path)
             if outcome.kind == "record" and record is not None:
                 found.append((record, outcome))
                 continue
@@ -382,8 +382,8 @@ class Session:
 
     def _tell(self) -> None:
         """Enter what a person must learn of into the database."""
-        while self._host.untold:
-            self._ledger.tell(*self._host.untold.pop(0))
+        while self._host.pending_events:
+            self._ledger.tell(*self._host.pending_events.pop(0))
 
     def _check_camera(self) -> None:
         if self._camera is not None and self._camera.failure is not None:

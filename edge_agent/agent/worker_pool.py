@@ -16,7 +16,7 @@ GROUP_SIZE = 32
 """Whichever of them is reached first ends the wait."""
 
 
-class Crew:
+class WorkerPool:
     """Lets workers examine what they are given, one image at a time each.
 
     Parameters
@@ -55,11 +55,11 @@ class Crew:
                     jobs.append(job)
         return jobs
 
-    def dismiss(self, patience_s: float) -> None:
+    def dismiss(self, timeout_s: float) -> None:
         """Let each worker end after what it has in hand, and wait so long for all: the last to close the database folds its journal in."""
         for _ in self._workers:
             self._jobs.put(None)
-        until_s = time.monotonic() + patience_s
+        until_s = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until_s - time.monotonic()))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edge_agent.bench.result import MIN_ITERATIONS, Latency, Stage, latency_of
 from edge_agent.errors import EdgeAgentError, ModelError
 
-PATIENCE = 6
+LONGEST_FACTOR = 6
 """A row that can not reach its ten iterations in so many times its seconds is left short."""
 _WARM_UP_INVOCATIONS = 3
 
@@ -53,7 +53,7 @@ def repeat(step: Callable[[], None], seconds: float) -> float:
     for done in itertools.count(1):
         step()
         elapsed_s = time.perf_counter() - started_s
-        if (elapsed_s >= seconds and done >= MIN_ITERATIONS) or elapsed_s >= seconds * PATIENCE:
+        if (elapsed_s >= seconds and done >= MIN_ITERATIONS) or elapsed_s >= seconds * LONGEST_FACTOR:
             break
     return elapsed_s
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.bench.child import PATIENCE, Answer, Job
+from edge_agent.bench.child import LONGEST_FACTOR, Answer, Job
 from edge_agent.bench.result import MIN_ITERATIONS, ModelFile, Row, Stage, latency_of
 from edge_agent.errors import ModelError
 from edge_agent.inference.bundle import load_bundle
@@ -88,7 +88,7 @@ def sweep(
     images : sequence of Path
         Decoded and classified in turn.
     report : callable
-        Told in a few words what begins now.
+        PendingPaths in a few words what begins now.
 
     Yields
     ------
@@ -122,7 +122,7 @@ def _start_rows(job: Job, report: Callable[[str], None]) -> list[Row]:
     samples_ms: dict[Stage, list[float]] = {stage: [] for stage in _START_STAGES}
     started_s = time.monotonic()
     elapsed_s, count = 0.0, 0
-    while (elapsed_s < job.seconds or count < MIN_ITERATIONS) and elapsed_s < job.seconds * PATIENCE:
+    while (elapsed_s < job.seconds or count < MIN_ITERATIONS) and elapsed_s < job.seconds * LONGEST_FACTOR:
         answer = _run_child(job)
         if answer.error is not None:
             return [Row(runtime=job.runtime, threads=job.threads, stage=None, error=answer.error)]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_agent.config import Config
     from edge_agent.inference.bundle import Bundle
 
-LOCK_PATIENCE_S = 60.0
+LOCK_TIMEOUT_S = 60.0
 """How long an installation waits for another one to end."""
 
 _PART_PREFIX = ".part-"
@@ -61,7 +61,7 @@ def install_bundle(store: ModelStore, bundle: Bundle, contents: Mapping[str, byt
     StorageError
         If it can not be written, or another installation does not end; the old model is still active.
     """
-    with store.locked("install.lock", LOCK_PATIENCE_S):
+    with store.locked("install.lock", LOCK_TIMEOUT_S):
         pointer = store.read()
         if refusal := serial_refusal(pointer, bundle, serial):
             raise ModelContractError(refusal)

@@ -32,7 +32,7 @@ POINTER_NAME = "active.json"
 POINTER_FORMAT = 1
 KEPT_MODELS = 3
 """So many of the models installed last stay on the disk, besides the one that runs and the one that ``rollback`` would bring back."""
-LOCK_PATIENCE_S = 10.0
+LOCK_TIMEOUT_S = 10.0
 """Whoever holds the pointer's lock writes one small file; this is for slow disks."""
 _POLL_S = 0.02
 
@@ -297,17 +297,17 @@ class ModelStore:
         ModelError, StorageError
             As :meth:`active`, and if another process does not let go of the lock.
         """
-        with self.locked("pointer.lock", LOCK_PATIENCE_S):
+        with self.locked("pointer.lock", LOCK_TIMEOUT_S):
             yield self.read()
 
     @contextmanager
-    def locked(self, name: str, patience_s: float) -> Iterator[None]:
+    def locked(self, name: str, timeout_s: float) -> Iterator[None]:
         """Hold a lock file in the folder of the models; the system lets go of it however the process ends.
 
         Raises
         ------
         StorageAwayError
-            If another process still holds it after ``patience_s`` seconds, or the file can not be made.
+            If another process still holds it after ``timeout_s`` seconds, or the file can not be made.
         """
         path = self.folder / name
         try:
@@ -316,7 +316,7 @@ class ModelStore:
         except OSError as fault:
             raise storage_error(fault, f"open {path}") from fault
         try:
-            deadline_s = time.monotonic() + patience_s
+            deadline_s = time.monotonic() + timeout_s
             while not _try_lock(descriptor):
                 if time.monotonic() > deadline_s:
                     raise StorageAwayError(

@@ -154,14 +154,14 @@ def try_camera(config: Config, tell: Tell) -> Facts:
     tell("loading OpenCV")
     prepare_opencv()
     tell("opening the camera")
-    source, patience_s = config.camera.source, config.camera.stall_timeout_s
-    reader = FrameReader(lambda: open_capture(source, patience_s), source_kind(source))
+    source, timeout_s = config.camera.source, config.camera.stall_timeout_s
+    reader = FrameReader(lambda: open_capture(source, timeout_s), source_kind(source))
     reader.start()
-    got = reader.next_frame(patience_s)
+    got = reader.next_frame(timeout_s)
     reader.abandon()
     reader.join(_RELEASE_S)
     if got is None:
-        raise EdgeAgentError(f"no frame came within {patience_s:g} s")
+        raise EdgeAgentError(f"no frame came within {timeout_s:g} s")
     if not isinstance(got, TimedFrame):
         raise EdgeAgentError(got.reason)
     rows, columns = got.pixels.shape[:2]

@@ -47,12 +47,12 @@ class _Question(threading.Thread):
 _unanswered: dict[Hashable, _Question] = {}
 
 
-def ask_within(patience_s: float, about: Hashable, ask: Callable[[], _Answer]) -> _Answer:
+def ask_within(timeout_s: float, about: Hashable, ask: Callable[[], _Answer]) -> _Answer:
     """Ask a question that may never be answered.
 
     Parameters
     ----------
-    patience_s : float
+    timeout_s : float
         How long to wait for the answer.
     about : hashable
         What the question is: two with the same are one.
@@ -73,13 +73,13 @@ def ask_within(patience_s: float, about: Hashable, ask: Callable[[], _Answer]) -
     """
     earlier = _unanswered.get(about)
     if earlier is not None:
-        earlier.join(min(patience_s, _ASK_AGAIN_S))
+        earlier.join(min(timeout_s, _ASK_AGAIN_S))
         if earlier.is_alive():
             raise NoAnswerError
         _unanswered.pop(about, None)  # its answer is old
     question = _Question(ask)
     question.start()
-    question.join(patience_s)
+    question.join(timeout_s)
     if question.is_alive():
         _unanswered[about] = question
         raise NoAnswerError

@@ -19,11 +19,11 @@ from edge_agent.files.stamp import Stamp
 from edge_agent.intake import presence
 from edge_agent.intake.presence import AWAY_ERRNOS, check_present, source_gone
 from edge_agent.intake.scan import SLACK, IgnoreRule, Listing, Seen, Unreadable
-from edge_agent.intake.settle import AttentiveClock, SettleTable
+from edge_agent.intake.settle import ObservedClock, SettleTable
 from edge_agent.records import Arrival
 
 if TYPE_CHECKING:
-    from edge_agent.intake.watch import FolderWatch, Told
+    from edge_agent.intake.watch import FolderWatch, PendingPaths
 
 _log = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ class FolderIntake:
         self._rule = IgnoreRule(config.ignore)
         self._unreadable = Unreadable()
         self._unknown = unknown
-        self._clock = AttentiveClock(min(_LONGEST_GAP_S, config.settle_time_s / 2))
+        self._clock = ObservedClock(min(_LONGEST_GAP_S, config.settle_time_s / 2))
         self._table = SettleTable(config.settle_time_s, config.order)
         # Paths given out by settled(), and whether something happened to them since.
         self._in_flight: dict[str, bool] = {}
         self._watch: FolderWatch | None = None
         self._has_all_events = False
-        self._told: Told | None = None
+        self._told: PendingPaths | None = None
         self._listing: Listing | None = None
         self._wants_full = True
         self._left_out = 0
@@ -89,7 +89,7 @@ class FolderIntake:
         self._mounted: list[str] = []
         self._poll_at_s = math.inf
         # How long the server of a share is waited for; a local disk needs no patience.
-        self._patience_s: float | None = None
+        self._sleep_s: float | None = None
 
     def start(self, notify: Callable[[str | None], None]) -> None:
         """Watch the inbox and begin the first full pass. The watch comes first, so that nothing falls between the two.
@@ -100,9 +100,9 @@ class FolderIntake:
             Called from another thread with a path that wants :meth:`touch`, or None where events were lost (:meth:`rescan`). Of each path
             that was not touched yet it is told once, and of a limited number of paths.
         """
-        from edge_agent.intake.watch import FolderWatch, Told
+        from edge_agent.intake.watch import FolderWatch, PendingPaths
 
-        self._told = Told(notify)
+        self._told = PendingPaths(notify)
         if _has_events(self._config, self._mount):
             try:
                 self._watch = FolderWatch(self._inbox, self._told.tell)
@@ -264,7 +264,7 @@ class FolderIntake:
         return self._new_listing(self._mounted) if now_s >= self._poll_at_s else None
 
     def _new_listing(self, folders: list[str]) -> Listing:
-        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable, self._patience_s)
+        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable, self._sleep_s)
 
     def _news(self, seen: list[Seen]) -> list[Seen]:
         """Leave out what waits already, and what has a record."""
@@ -298,7 +298,7 @@ class FolderIntake:
         """Have listed again and again what is mounted inside the inbox, unless that is done with all of it, or is not wanted."""
         inside = {path: mount for path, mount in mounts_below(self._inbox).items() if not self._rule.ignores(path)}
         is_remote = self._mount.is_remote or any(mount.is_remote for mount in inside.values())
-        self._patience_s = presence.ANSWER_S if is_remote else None
+        self._sleep_s = presence.ANSWER_S if is_remote else None
         if not self._has_all_events or self._config.watch == "native":
             self._mounted, self._poll_at_s = [], math.inf
             return
@@ -315,10 +315,10 @@ class FolderIntake:
 
     def _look_at(self, paths: list[str]) -> list[os.stat_result | OSError | None]:
         """Look at files; see :func:`_look`."""
-        if self._patience_s is None:
+        if self._sleep_s is None:
             return [_look(self._inbox / path) for path in paths]
         try:
-            return ask_within(self._patience_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
+            return ask_within(self._sleep_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
         except NoAnswerError:
             raise source_gone(self._inbox, "its disk or server does not answer") from None
 

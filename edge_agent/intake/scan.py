@@ -138,7 +138,7 @@ class Listing:
         What to list, relative to the inbox; "" is all of it.
     unreadable : Unreadable, optional
         Takes note of what could not be looked at.
-    patience_s : float, optional
+    timeout_s : float, optional
         How long to wait for an answer, where it may never come: on a share. Such a pass costs a thread for each slice.
 
     Attributes
@@ -157,9 +157,9 @@ class Listing:
         limit: int,
         folders: Iterable[str] = ("",),
         unreadable: Unreadable | None = None,
-        patience_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> None:
-        self._patience_s = patience_s
+        self._sleep_s = timeout_s
         self._inbox = inbox
         self._unreadable = Unreadable() if unreadable is None else unreadable
         self._rule = rule
@@ -203,11 +203,11 @@ class Listing:
         SourceGoneError
             If the inbox can not be listed, or does not answer. This pass is over then.
         """
-        if self._patience_s is None:
+        if self._sleep_s is None:
             seen, is_over = self._slice()
         else:
             try:
-                seen, is_over = ask_within(self._patience_s, ("list", self._inbox), self._slice)
+                seen, is_over = ask_within(self._sleep_s, ("list", self._inbox), self._slice)
             except NoAnswerError:
                 raise source_gone(self._inbox, "its disk or server does not answer") from None
         batch = []

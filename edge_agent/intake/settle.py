@@ -10,7 +10,7 @@ from edge_agent.files.stamp import Order, Stamp
 _STALE_ENTRIES = 1000
 
 
-class AttentiveClock:
+class ObservedClock:
     """A monotonic clock that counts only while somebody looks at it.
 
     A program that was held up (stopped, or starved by a busy disk) saw nothing meanwhile: whoever writes a file may have been held up

@@ -14,13 +14,13 @@ from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
-MAX_TOLD_PATHS = 2_000
+MAX_PENDING_PATHS = 2_000
 """More paths than this do not wait to be looked at: a scan finds them."""
 
 _EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, DirCreatedEvent]
 
 
-class Told:
+class PendingPaths:
     """What was told of and nobody has looked at yet: each path once, however often it is told, and not more than a limit.
 
     Parameters
@@ -43,7 +43,7 @@ class Told:
         with self._lock:
             if path in self._paths or self._has_lost:
                 return  # a scan is on its way, and it comes after this
-            if path is None or len(self._paths) >= MAX_TOLD_PATHS:
+            if path is None or len(self._paths) >= MAX_PENDING_PATHS:
                 path, self._has_lost = None, True
             else:
                 self._paths.add(path)

@@ -10,27 +10,27 @@ import socket
 import time
 
 # How long a message may wait for room in systemd's queue (net.unix.max_dgram_qlen): a systemd that does not read holds up no image.
-PATIENCE_S = 1.0
-READY_PATIENCE_S = 10.0  # without this one the start counts as failed, and nothing is in hand yet
-STATUS_PATIENCE_S = 0.1  # the next one says it again
+SEND_TIMEOUT_S = 1.0
+READY_TIMEOUT_S = 10.0  # without this one the start counts as failed, and nothing is in hand yet
+STATUS_TIMEOUT_S = 0.1  # the next one says it again
 
 
 def notify_ready() -> bool:
     """Say that start-up is over: the model is loaded and the inbox is watched. False where nobody listens or reads."""
-    return _notify("READY=1", READY_PATIENCE_S)
+    return _notify("READY=1", READY_TIMEOUT_S)
 
 
 def notify_watchdog() -> bool:
     """Say that the working loop has made progress. False where nobody listens or reads."""
-    return _notify("WATCHDOG=1", PATIENCE_S)
+    return _notify("WATCHDOG=1", SEND_TIMEOUT_S)
 
 
-def notify_starting(patience_s: float) -> bool:
+def notify_starting(timeout_s: float) -> bool:
     """Say that a start-up, or what a session begins with, takes long and goes on.
 
     Parameters
     ----------
-    patience_s : float
+    timeout_s : float
         How long systemd is to wait for the next word.
 
     Returns
@@ -42,7 +42,7 @@ def notify_starting(patience_s: float) -> bool:
     ----------
     sd_notify(3): ``EXTEND_TIMEOUT_USEC`` counts against ``TimeoutStartSec=``; once the service is ready, ``WATCHDOG=1`` is what counts.
     """
-    return _notify(f"EXTEND_TIMEOUT_USEC={round(patience_s * 1e6)}\nWATCHDOG=1", PATIENCE_S)
+    return _notify(f"EXTEND_TIMEOUT_USEC={round(timeout_s * 1e6)}\nWATCHDOG=1", SEND_TIMEOUT_S)
 
 
 def notify_reloading() -> bool:
@@ -58,12 +58,12 @@ def notify_reloading() -> bool:
     sd_notify(3): ``RELOADING=1`` comes with the time of the monotonic clock in microseconds, in the same datagram, which newer versions of
     systemd (``Type=notify-reload``) hold against the signal that they sent.
     """
-    return _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}", PATIENCE_S)
+    return _notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}", SEND_TIMEOUT_S)
 
 
 def notify_stopping() -> bool:
     """Say that the agent drains and will exit. False where nobody listens or reads."""
-    return _notify("STOPPING=1", PATIENCE_S)
+    return _notify("STOPPING=1", SEND_TIMEOUT_S)
 
 
 def notify_status(text: str) -> bool:
@@ -79,7 +79,7 @@ def notify_status(text: str) -> bool:
     bool
         False where nobody listens or reads.
     """
-    return _notify("STATUS=" + " ".join(text.split()), STATUS_PATIENCE_S)
+    return _notify("STATUS=" + " ".join(text.split()), STATUS_TIMEOUT_S)
 
 
 def watchdog_interval_s() -> float | None:
@@ -100,7 +100,7 @@ def watchdog_interval_s() -> float | None:
     return int(limit_us) / 2_000_000
 
 
-def _notify(assignments: str, patience_s: float) -> bool:
+def _notify(assignments: str, timeout_s: float) -> bool:
     """Send one datagram, an assignment a line.
 
     A lost one must not stop the classification, so a failure is only returned, as sd_notify(3) advises. The queue of a datagram
@@ -113,7 +113,7 @@ def _notify(assignments: str, patience_s: float) -> bool:
         address = "\0" + address[1:]  # Linux's abstract namespace: unix(7)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.settimeout(patience_s)
+            sender.settimeout(timeout_s)
             sender.connect(address)
             sender.sendall(assignments.encode())
     except OSError:

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 RETENTION_NOTE = "retention"
 REST_S = 3600.0
 """From the end of one pass to the next."""
-PATIENCE_S = 3600.0
+BUSY_LIMIT_S = 3600.0
 # A folder that has reached its limit is brought somewhat below it, so that it is not looked through again for every image.
 _ROOM = 0.05
 
@@ -128,7 +128,7 @@ class Retention:
         self._look(wall_s)
         now_s = time.monotonic()
         if self._steps is None:
-            if now_s < self._next_pass_s + (0 if quiet else PATIENCE_S):
+            if now_s < self._next_pass_s + (0 if quiet else BUSY_LIMIT_S):
                 return
             self._steps = self._pass()
         try:

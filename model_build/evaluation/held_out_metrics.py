@@ -27,8 +27,8 @@ from model_build.metrics.classification import (
     estimate_metrics,
     label_aucs,
     point_scored,
+    predicted_labels,
     roc_auc,
-    said_labels,
 )
 
 _CROSS_FIT_FOLDS = 5
@@ -109,7 +109,7 @@ class HeldOutOutputs:
 
 
 @dataclass(frozen=True)
-class Judged:
+class DecisionOnHeldOut:
     """The decision rule with its calibrations, and the held-out images' probabilities, float32, shape (images, labels).
 
     ``cross_fitted`` are the probabilities, and ``cross_predicted`` (bool, shape (images, points)) the outcomes, with calibration and points
@@ -169,7 +169,7 @@ def _label_margins(probabilities: Float32Array, predicted: BoolArray, config: Bu
     return np.asarray(np.where(counts > 1, gaps, 1.0), dtype=np.float32)
 
 
-def judge(outputs: HeldOutOutputs, config: BuildConfig) -> Judged:
+def calibrate_and_choose(outputs: HeldOutOutputs, config: BuildConfig) -> DecisionOnHeldOut:
     """Calibrate, and choose operating points, review bands and novelty limit on the held-out patients.
 
     Parameters
@@ -179,7 +179,7 @@ def judge(outputs: HeldOutOutputs, config: BuildConfig) -> Judged:
 
     Returns
     -------
-    Judged
+    DecisionOnHeldOut
 
     Raises
     ------
@@ -212,7 +212,7 @@ def judge(outputs: HeldOutOutputs, config: BuildConfig) -> Judged:
         cross_fitted[here] = _probabilities(outputs.logits[here], others, config)
         chosen = _choose_points(known, outputs.targets[rest], config)
         cross_predicted[here] = point_scores(chosen, source.labels, cross_fitted[here]) >= [point.threshold for point in chosen]
-    return Judged(calibrations, rule, probabilities, cross_fitted, cross_predicted)
+    return DecisionOnHeldOut(calibrations, rule, probabilities, cross_fitted, cross_predicted)
 
 
 def _measure_point(
@@ -236,7 +236,7 @@ def _measure_point(
 
 
 def _overall(
-    outputs: HeldOutOutputs, judged: Judged, baseline: Float32Array, folds: Int64Array | None, config: BuildConfig
+    outputs: HeldOutOutputs, decided: DecisionOnHeldOut, baseline: Float32Array, folds: Int64Array | None, config: BuildConfig
 ) -> tuple[dict[str, Estimate], Int64Array]:
     """Figures over all labels, and the classes said, shape (images,), both cross-fitted; the classes are empty in multilabel tasks."""
     draws, targets = patient_draws(outputs.patients, config.seed), outputs.targets
@@ -248,13 +248,13 @@ def _overall(
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
     overall = {
-        "mean_auc": estimate_figure(lambda i: mean_auc(judged.probabilities, i), draws),
+        "mean_auc": estimate_figure(lambda i: mean_auc(decided.probabilities, i), draws),
         "mean_auc_raw_pixels": estimate_figure(lambda i: mean_auc(baseline, i), draws),
     }
     if config.task == "multilabel":
         return overall, np.zeros(0, np.int64)
-    said = said_labels(judged.rule.points, config.source.labels, judged.cross_fitted, judged.cross_predicted)
-    truth, most_probable = targets.argmax(axis=1), judged.cross_fitted.argmax(axis=1)
+    said = predicted_labels(decided.rule.points, config.source.labels, decided.cross_fitted, decided.cross_predicted)
+    truth, most_probable = targets.argmax(axis=1), decided.cross_fitted.argmax(axis=1)
     overall["accuracy"] = estimate_figure(lambda i: float((said[i] == truth[i]).mean()), draws)
     overall["accuracy_most_probable"] = estimate_figure(lambda i: float((most_probable[i] == truth[i]).mean()), draws)
     overall["mean_recall"] = estimate_figure(
@@ -276,7 +276,7 @@ def review_mask(rule: DecisionRule, probabilities: Float32Array, config: BuildCo
 
 def measure(
     outputs: HeldOutOutputs,
-    judged: Judged,
+    decided: DecisionOnHeldOut,
     config: BuildConfig,
     *,
     official_split: bool,
@@ -288,7 +288,7 @@ def measure(
 
     Parameters
     ----------
-    outputs, judged : HeldOutOutputs, Judged
+    outputs, decided : HeldOutOutputs, DecisionOnHeldOut
     config : BuildConfig
     official_split : bool
         Whether the split is the data set's own.
@@ -297,20 +297,26 @@ def measure(
     epoch_losses : sequence of float
         Mean training loss of each epoch, over the folds where there are several.
     """
-    source, rule = config.source, judged.rule
+    source, rule = config.source, decided.rule
     model_count = len(np.unique(outputs.folds))
     folds = outputs.folds if model_count > 1 else None
-    common = (source.labels, judged.probabilities, outputs.targets, outputs.patients, folds)
-    float_probabilities = _probabilities(outputs.float_logits, judged.calibrations, config)
+    common = (source.labels, decided.probabilities, outputs.targets, outputs.patients, folds)
+    float_probabilities = _probabilities(outputs.float_logits, decided.calibrations, config)
     float_scores = point_scores(rule.points, source.labels, float_probabilities)
     uncalibrated: list[Calibration] = [TemperatureCalibration(temperature=1.0)] * outputs.logits.shape[1]
     baseline = label_probabilities(config.task, source.labels, source.positive, outputs.baseline_logits, uncalibrated)
     baseline_scores = point_scores(rule.points, source.labels, baseline)
     scored = point_scored(rule.points, *common)
     crossed = point_scored(
-        rule.points, source.labels, judged.cross_fitted, outputs.targets, outputs.patients, folds, predicted=judged.cross_predicted
+        rule.points,
+        source.labels,
+        decided.cross_fitted,
+        outputs.targets,
+        outputs.patients,
+        folds,
+        predicted=decided.cross_predicted,
     )
-    overall, said = _overall(outputs, judged, baseline, folds, config)
+    overall, said = _overall(outputs, decided, baseline, folds, config)
     counts = class_counts(outputs.targets.argmax(axis=1), said, len(source.labels)).tolist() if len(said) else []
     return Measured(
         official_split=official_split,
@@ -323,9 +329,9 @@ def measure(
         ],
         overall=overall,
         class_confusion=counts,
-        calibrations=judged.calibrations,
+        calibrations=decided.calibrations,
         decision=rule,
         novel_share_held_out=float((outputs.distances > rule.novelty_limit).mean()),
-        review_share_held_out=float(review_mask(rule, judged.probabilities, config).mean()),
+        review_share_held_out=float(review_mask(rule, decided.probabilities, config).mean()),
         epoch_losses=list(epoch_losses),
     )

@@ -19,7 +19,7 @@ from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.arrays import pack_arrays
 from model_build.data.images import LabelledFile
 from model_build.data.pixels import Pixels
-from model_build.evaluation.held_out_metrics import HeldOutOutputs, Judged
+from model_build.evaluation.held_out_metrics import DecisionOnHeldOut, HeldOutOutputs
 from model_build.metrics.classification import point_scored
 from model_build.metrics.curves import log_odds
 from model_build.run_folder import write_whole
@@ -92,7 +92,7 @@ def worst_mistakes(
 def keep_held_out(
     path: Path,
     outputs: HeldOutOutputs,
-    judged: Judged,
+    decided: DecisionOnHeldOut,
     labels: Sequence[str],
     files: Sequence[LabelledFile],
     evidence_of: Callable[[int, int, str], Float32Array] | None,
@@ -103,7 +103,7 @@ def keep_held_out(
     ----------
     path : Path
         Where it goes.
-    outputs, judged : HeldOutOutputs, Judged
+    outputs, decided : HeldOutOutputs, DecisionOnHeldOut
     labels : sequence of str
         Of the build.
     files : sequence of LabelledFile
@@ -112,8 +112,8 @@ def keep_held_out(
         From :func:`evidence_mapper`.
     """
     codes = {patient: code for code, patient in enumerate(dict.fromkeys(outputs.patients))}
-    points = judged.rule.points
-    worst, worst_points = worst_mistakes(points, labels, judged.probabilities, outputs.targets)
+    points = decided.rule.points
+    worst, worst_points = worst_mistakes(points, labels, decided.probabilities, outputs.targets)
     maps = []
     for position, point in zip(worst.tolist(), worst_points.tolist(), strict=True):
         if evidence_of is None:
@@ -121,15 +121,15 @@ def keep_held_out(
         columns = [labels.index(label) for label in points[point].labels]
         # A missed image: what spoke for its true label. A false alarm: what spoke for the label that was seen.
         weights = (
-            outputs.targets[position, columns] if outputs.targets[position, columns].any() else judged.probabilities[position, columns]
+            outputs.targets[position, columns] if outputs.targets[position, columns].any() else decided.probabilities[position, columns]
         )
         label = points[point].labels[int(np.argmax(weights))]
         maps.append(evidence_of(int(outputs.indices[position]), int(outputs.folds[position]), label))
     own = [files[index] for index in outputs.indices.tolist()]
     kept = HeldOut(
-        probabilities=judged.probabilities,
-        cross_fitted=judged.cross_fitted,
-        cross_predicted=judged.cross_predicted,
+        probabilities=decided.probabilities,
+        cross_fitted=decided.cross_fitted,
+        cross_predicted=decided.cross_predicted,
         targets=outputs.targets,
         patients=np.array([codes[patient] for patient in outputs.patients], np.int64),
         folds=outputs.folds,

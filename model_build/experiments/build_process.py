@@ -19,7 +19,7 @@ from model_build.run_folder import CONFIG, ENVIRONMENT, EPOCHS, prepare_out, wri
 INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure 
         return _unsaid(process.exitcode or 0)
     except KeyboardInterrupt:
         # Ctrl-C reaches the whole process group: the build ends by itself, with its last epoch kept.
-        process.join(_PATIENCE_S)
+        process.join(_TIMEOUT_S)
         process.kill()
         process.join()
         raise

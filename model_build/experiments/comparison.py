@@ -48,7 +48,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Entrant:
+class ComparedRun:
     """A build that takes part: what it was asked for, by key, and its run where it finished, or why it did not."""
 
     name: str
@@ -71,12 +71,12 @@ def find_figure(name: str, measured: MeasuredFigures) -> Figure | None:
     return Figure(sum(values) / len(values) if values else None)
 
 
-def compare(entrants: Sequence[Entrant], columns: Sequence[str]) -> list[Row]:
+def compare(entrants: Sequence[ComparedRun], columns: Sequence[str]) -> list[Row]:
     """Make one row of each build, in the order given.
 
     Parameters
     ----------
-    entrants : sequence of Entrant
+    entrants : sequence of ComparedRun
     columns : sequence of str
         Of :data:`COLUMNS`.
     """

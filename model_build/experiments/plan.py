@@ -14,7 +14,7 @@ import msgspec
 from edge_agent.errors import ConfigError, EdgeAgentError, StorageError
 from model_build.config import BuildConfig, parse_build_config
 from model_build.experiments.build_process import Failure, Order
-from model_build.experiments.comparison import DEFAULT_COLUMNS, Entrant
+from model_build.experiments.comparison import DEFAULT_COLUMNS, ComparedRun
 from model_build.experiments.recipes import DEFAULT_BASE, KEYS, Settings, read_recipes
 from model_build.run_folder import CONFIG, flatten, is_finished, read_run, write_json
 
@@ -170,11 +170,11 @@ def run_experiments(
     run_build : callable
         Builds one and gives None, or why it failed.
     say : callable
-        Told one line when a build begins, is skipped, or fails.
+        PendingPaths one line when a build begins, is skipped, or fails.
     verbose : int, optional
         Instead of what each experiment says.
     on_finished : callable
-        Told every finished experiment, those of earlier calls too.
+        PendingPaths every finished experiment, those of earlier calls too.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def _unreadable(folder: Path) -> Failure | None:
     return None
 
 
-def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[Entrant]:
+def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[ComparedRun]:
     """The experiments as the comparison takes them: recipes by their own keys, as they were written, builds of TOML files by all keys."""
     by_recipe = all(experiment.recipe is not None for experiment in experiments)
     found = []
@@ -225,7 +225,7 @@ def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) ->
             everything = flatten(msgspec.to_builtins(experiment.config))
             settings = {key: value for key, value in everything.items() if not key.startswith(_OF_THE_CARD)}
         outcome = read_run(experiment.folder) if failure is None else failure.message
-        found.append(Entrant(experiment.name, experiment.folder, settings, outcome))
+        found.append(ComparedRun(experiment.name, experiment.folder, settings, outcome))
     return found
 
 

@@ -118,7 +118,9 @@ def confusion(positive: BoolArray, predicted: BoolArray) -> Confusion:
     )
 
 
-def said_labels(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array, predicted: BoolArray) -> Int64Array:
+def predicted_labels(
+    points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array, predicted: BoolArray
+) -> Int64Array:
     """The class that the agent would say of each image, for tasks with exactly one class.
 
     Parameters

@@ -16,7 +16,7 @@ from model_build.array_types import UInt8Array
 from model_build.data.images import ImageSet
 from model_build.evaluation.held_out_metrics import PointMeasured
 from model_build.evaluation.held_out_outputs import HeldOut
-from model_build.metrics.classification import Scored, said_labels
+from model_build.metrics.classification import Scored, predicted_labels
 
 # Larger inputs are shown smaller: a page of twelve pairs stays well under the size that a mail takes.
 _SIDE_PX = 192
@@ -68,7 +68,7 @@ def show_mistakes(
         probability, missed = float(seen.probabilities[position]), bool(seen.positive[position])
         kind = f"missed {entry.name}" if missed else f"false alarm: no {entry.name}"
         if task == "multiclass":
-            said = said_labels([entry.point], labels, kept.probabilities[[position]], seen.predicted[[position], np.newaxis])
+            said = predicted_labels([entry.point], labels, kept.probabilities[[position]], seen.predicted[[position], np.newaxis])
             kind = f"{labels[int(kept.targets[position].argmax())]}, called {labels[int(said[0])]}"
         heatmap = _thumbnail_uri(draw_heatmap(film, kept.evidence[place], probability)) if len(kept.evidence) else None
         found.append(Mistake(kind, probability, _thumbnail_uri(film), heatmap))

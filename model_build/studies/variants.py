@@ -9,10 +9,10 @@ import numpy as np
 
 from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.data.cohort import Cohort
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES, HeldOutOutputs, Judged, judge
+from model_build.evaluation.held_out_metrics import MIN_POSITIVES, DecisionOnHeldOut, HeldOutOutputs, calibrate_and_choose
 from model_build.heads.fit import fit_heads, head_logits
 from model_build.metrics.bootstrap import BOOTSTRAP_DRAWS, Estimate, estimate_figure, patient_draws
-from model_build.metrics.classification import METRICS, Scored, label_aucs, point_scored, said_labels
+from model_build.metrics.classification import METRICS, Scored, label_aucs, point_scored, predicted_labels
 
 Figure = Callable[[Int64Array], float]
 """From indices of held-out images to a figure of them."""
@@ -34,7 +34,7 @@ class Outcome:
     """
 
     cohort: Cohort
-    judged: Judged
+    decided: DecisionOnHeldOut
     seen: list[Scored]
 
     @property
@@ -45,7 +45,7 @@ class Outcome:
     def auc(self, chosen: Int64Array) -> float:
         """AUC over some held-out images: mean over the labels."""
         columns = frequent(self.targets)
-        return _mean(label_aucs(self.judged.probabilities[chosen][:, columns], self.targets[chosen][:, columns]))
+        return _mean(label_aucs(self.decided.probabilities[chosen][:, columns], self.targets[chosen][:, columns]))
 
     def sensitivity(self, chosen: Int64Array) -> float:
         """Mean over the operating points."""
@@ -63,8 +63,13 @@ class Outcome:
         """What a user reads, int64, shape (images, points): the class said, or for findings whether each is said to be there."""
         source = self.cohort.config.source
         if self.cohort.config.task == "multilabel":
-            return self.judged.cross_predicted.astype(np.int64)
-        said = said_labels(self.judged.rule.points, source.labels, self.judged.cross_fitted, self.judged.cross_predicted)
+            return self.decided.cross_predicted.astype(np.int64)
+        said = predicted_labels(
+            self.decided.rule.points,
+            source.labels,
+            self.decided.cross_fitted,
+            self.decided.cross_predicted,
+        )
         return said[:, np.newaxis]
 
 
@@ -85,7 +90,7 @@ def _mean(values: Float64Array) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
-def fit_and_judge(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[Outcome, Float32Array]:
+def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[Outcome, Float32Array]:
     """Fit the heads of the config, and judge the held-out images with them.
 
     Parameters
@@ -125,12 +130,17 @@ def judge_logits(logits: Float32Array, cohort: Cohort) -> Outcome:
         indices=chosen,
         folds=np.zeros(len(chosen), np.int64),
     )
-    judged = judge(outputs, cohort.config)
+    decided = calibrate_and_choose(outputs, cohort.config)
     labels = cohort.config.source.labels
     seen = point_scored(
-        judged.rule.points, labels, judged.cross_fitted, outputs.targets, outputs.patients, predicted=judged.cross_predicted
+        decided.rule.points,
+        labels,
+        decided.cross_fitted,
+        outputs.targets,
+        outputs.patients,
+        predicted=decided.cross_predicted,
     )
-    return Outcome(cohort, judged, seen)
+    return Outcome(cohort, decided, seen)
 
 
 def agreement(first: Outcome, second: Outcome) -> float:

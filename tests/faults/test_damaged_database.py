@@ -152,7 +152,7 @@ def test_whatever_page_is_damaged_no_record_is_lost_or_changed(home: AgentHome) 
         zero_page(home.database, number)
         ledger = Ledger(home.home, home.inbox, "move")
         ledger.recover()
-        ledger.close(sync_patience_s=10)
+        ledger.close(sync_timeout_s=10)
         assert records(home) == before, f"page {number}"
         rebuilt += bool(aside(home))
     assert rebuilt >= pages - 3, f"{rebuilt} of {pages}"

@@ -182,7 +182,7 @@ def test_two_installations_at_once(box: Path, archives: dict[int, Path]) -> None
 
 
 def test_an_installation_that_waits_too_long_is_refused(box: Path, archives: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "LOCK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(installation, "LOCK_TIMEOUT_S", 0.05)
     with ModelStore(box).locked("install.lock", 1.0), pytest.raises(StorageAwayError, match="wait until it is done"):
         install(archives[NEW], box)
     assert install(archives[NEW], box).serial == NEW

@@ -292,10 +292,10 @@ class TestRunning:
         turns = 0
         receive = Session._receive
 
-        def counting(self: Session, patience_s: float) -> None:
+        def counting(self: Session, timeout_s: float) -> None:
             nonlocal turns
             turns += 1
-            receive(self, patience_s)
+            receive(self, timeout_s)
 
         with home.running() as agent:
             drop(home.inbox, "a.png", image_bytes(1))
@@ -374,8 +374,8 @@ class TestService:
             yield messages
 
     def test_a_systemd_that_does_not_read_holds_up_no_image(self, home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(systemd, "PATIENCE_S", 0.05)
-        monkeypatch.setattr(systemd, "READY_PATIENCE_S", 0.05)
+        monkeypatch.setattr(systemd, "SEND_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(systemd, "READY_TIMEOUT_S", 0.05)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             deaf.bind(str(tmp_path / "notify"))

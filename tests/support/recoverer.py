@@ -37,7 +37,7 @@ def main(settings: dict[str, Any]) -> int:
     sys.addaudithook(kill)
     ledger = Ledger(Path(settings["home"]), Path(settings["inbox"]), "move")
     ledger.recover()
-    ledger.close(sync_patience_s=10)
+    ledger.close(sync_timeout_s=10)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A run folder with drawn scores: judged and measured by the build's own code, but without a CNN."""
+"""A run folder with drawn scores: decided and measured by the build's own code, but without a CNN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from model_build.config import BuildConfig, load_build_config
 from model_build.data.audit.shortcuts import Shortcut
 from model_build.data.images import ImageSet, LabelledFile
 from model_build.data.split import patient_folds
-from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, judge, measure
+from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, calibrate_and_choose, measure
 from model_build.evaluation.held_out_outputs import keep_held_out
 from model_build.report.result import Report
 from model_build.training.epoch_log import Epoch
@@ -138,12 +138,12 @@ def draw_run(folder: Path, task: Task, *, folds: int = 0, count: int = 300, spre
         indices=chosen,
         folds=numbers[chosen] if folds else np.zeros(len(chosen), np.int64),
     )
-    judged = judge(outputs, config)
+    decided = calibrate_and_choose(outputs, config)
     evidence = random.standard_normal((count, 6, 6)).astype(np.float32)
-    keep_held_out(folder / "held_out.npz", outputs, judged, labels, images.files, lambda index, fold, label: evidence[index])
+    keep_held_out(folder / "held_out.npz", outputs, decided, labels, images.files, lambda index, fold, label: evidence[index])
     measured = measure(
         outputs,
-        judged,
+        decided,
         config,
         official_split=False,
         training=_counts(images, everybody if folds else everybody[numbers != 0], labels),

@@ -26,7 +26,7 @@ _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 # A server that does not answer is said after seconds, not after the many minutes of MLflow's own seven tries.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+_HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 _BATCH = {"metrics": 1000, "params": 100}
 _LONGEST_VALUE = 500
 
@@ -56,7 +56,7 @@ class MlflowTracker:
 
     def __init__(self, address: str) -> None:
         os.environ.update(_ENVIRONMENT)
-        for name, value in _PATIENCE.items():
+        for name, value in _HTTP_LIMITS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 

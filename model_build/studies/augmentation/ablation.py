@@ -141,7 +141,7 @@ def measure_augmentation(
     epochs : int
         Of each training.
     on_stage, on_advance : callable, optional
-        Told of each stage with its number of steps, and of the steps done.
+        PendingPaths of each stage with its number of steps, and of the steps done.
 
     Returns
     -------
@@ -167,8 +167,8 @@ def measure_augmentation(
 
 def _shift_figures(outcome: Outcome, logits: Float32Array) -> list[Figure]:
     """Balanced accuracy under each shift, at the rule chosen on all held-out images as they are; logits (shifts, images, heads)."""
-    config, source, rule = outcome.cohort.config, outcome.cohort.config.source, outcome.judged.rule
-    calibrations = [chosen.calibration for chosen in outcome.judged.calibrations]
+    config, source, rule = outcome.cohort.config, outcome.cohort.config.source, outcome.decided.rule
+    calibrations = [chosen.calibration for chosen in outcome.decided.calibrations]
     figures = []
     for shifted in logits:
         probabilities = label_probabilities(config.task, source.labels, source.positive, shifted, calibrations)

@@ -95,7 +95,7 @@ def draw_curve(measured: LabelEfficiency) -> bytes:
     axes = figure.subplots()
     points = measured.points
     labels = [p.labels_per_class for p in points]
-    # Told apart in print by their marks and lines.
+    # PendingPaths apart in print by their marks and lines.
     for name, colour, mark, line, means, spreads in (
         ("pretrained CNN, int8", BLUE, "o", "-", [p.embedding_auc for p in points], [p.embedding_spread for p in points]),
         (

@@ -19,7 +19,7 @@ from model_build.data.cohort import Cohort, draw_representative
 from model_build.data.images import ImageSet
 from model_build.run_folder import write_whole
 from model_build.studies.precision.result import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
-from model_build.studies.variants import Embeddings, Outcome, agreement, difference, estimate, fit_and_judge
+from model_build.studies.variants import Embeddings, Outcome, agreement, difference, estimate, fit_and_choose
 from model_build.tables import percent
 from model_build.training.number_formats import PRECISIONS, Converted, Latencies, convert, embed, measure_latencies_ms, read_kernels
 from model_build.training.pruning import prune_and_fine_tune
@@ -139,7 +139,7 @@ def measure_precision(
     epochs : int
         Length of each fine-tuning, while and after weights become zero.
     on_stage, on_step : callable, optional
-        Told of each stage with its number of steps, and of each batch of a fine-tuning.
+        PendingPaths of each stage with its number of steps, and of each batch of a fine-tuning.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def measure_precision(
         on_stage(f"embedding ({name})", 1)
         embedded[name] = Embeddings(embed(model, images.pixels, cohort.training), embed(model, images.pixels, cohort.held_out))
     on_stage("fitting heads", 1)
-    outcomes = {name: fit_and_judge(e.training, e.held_out, cohort)[0] for name, e in embedded.items()}
+    outcomes = {name: fit_and_choose(e.training, e.held_out, cohort)[0] for name, e in embedded.items()}
     on_stage("latency", 1)
     latencies = measure_latencies_ms(models, images.pixels[int(cohort.held_out[0])])
     return PrecisionAblation(
@@ -212,7 +212,7 @@ def compare_head_fits(float_training: Float32Array, int8: Embeddings, cohort: Co
         Both fits are calibrated, and their points chosen, on int8 embeddings of held-out patients, as a build does: what is left is the
         fit of the heads alone.
     """
-    on_float, on_int8 = (fit_and_judge(fitted_on, int8.held_out, cohort)[0] for fitted_on in (float_training, int8.training))
+    on_float, on_int8 = (fit_and_choose(fitted_on, int8.held_out, cohort)[0] for fitted_on in (float_training, int8.training))
     figures = ("auc", "sensitivity", "specificity", "balanced_accuracy")
     return HeadFit(
         on_float={name: estimate(cohort, getattr(on_float, name)) for name in figures},

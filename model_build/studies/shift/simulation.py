@@ -47,7 +47,7 @@ def embed_under_shift(run: MeasuredRun, images: ImageSet, on_shift: Callable[[in
     images : ImageSet
         The images of the build, read in the same way.
     on_shift : callable
-        Told how many shifts are done, and the name of the last one.
+        PendingPaths how many shifts are done, and the name of the last one.
 
     Raises
     ------

@@ -196,7 +196,7 @@ def test_a_path_in_the_pointer_does_not_lead_out_of_the_folder(store: ModelStore
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(store: ModelStore, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     add(3)
-    monkeypatch.setattr(model_store, "LOCK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(model_store, "LOCK_TIMEOUT_S", 0.05)
     with store.changing(), pytest.raises(StorageAwayError, match="another program is changing the models"):
         ModelStore(store.folder.parents[1]).rollback("x")
     assert store.rollback("x") is None

@@ -16,7 +16,7 @@ from support.disks import NoDisksError, memory_disk
 from support.share import NoShareError, Share
 
 from edge_agent.errors import SourceGoneError
-from edge_agent.files import deadline as patience
+from edge_agent.files import deadline as deadline
 from edge_agent.files import mounts
 from edge_agent.files.deadline import real_path
 from edge_agent.files.mounts import Mount, mounts_below
@@ -239,7 +239,7 @@ class TestShare:
         link = share.mount_point.with_name("link")
         link.symlink_to(share.mount_point)
         assert real_path(link / "sub") == share.mount_point / "sub"
-        monkeypatch.setattr(patience, "_RESOLVE_S", 0.2)
+        monkeypatch.setattr(deadline, "_RESOLVE_S", 0.2)
         share.answer("hang")
         assert real_path(link / "sub") == link / "sub"
         share.answer("well")

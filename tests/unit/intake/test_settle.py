@@ -9,7 +9,7 @@ from support.agents import make_arrival
 
 from edge_agent.files.stamp import Stamp
 from edge_agent.intake import settle as settle_module
-from edge_agent.intake.settle import AttentiveClock, SettleTable
+from edge_agent.intake.settle import ObservedClock, SettleTable
 
 S = 1_000_000_000
 
@@ -166,12 +166,12 @@ def test_whatever_happens_every_file_is_taken_in_its_last_state_or_was_dropped(s
 
 class TestAttentiveClock:
     @pytest.fixture
-    def clock(self, monkeypatch: pytest.MonkeyPatch) -> tuple[AttentiveClock, list[int]]:
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> tuple[ObservedClock, list[int]]:
         now = [100 * S]
         monkeypatch.setattr(settle_module.time, "monotonic_ns", lambda: now[0])
-        return AttentiveClock(0.5), now
+        return ObservedClock(0.5), now
 
-    def test_it_runs_like_any_clock_while_it_is_looked_at(self, clock: tuple[AttentiveClock, list[int]]) -> None:
+    def test_it_runs_like_any_clock_while_it_is_looked_at(self, clock: tuple[ObservedClock, list[int]]) -> None:
         watched, now = clock
         before = watched.look_ns()
         for _ in range(10):
@@ -181,7 +181,7 @@ class TestAttentiveClock:
         assert watched.monotonic_s(last + S) == (now[0] + S) / S
         assert watched.next_look_s() == now[0] / S + 0.25
 
-    def test_what_happened_while_nobody_looked_counts_little(self, clock: tuple[AttentiveClock, list[int]]) -> None:
+    def test_what_happened_while_nobody_looked_counts_little(self, clock: tuple[ObservedClock, list[int]]) -> None:
         """
         1. A file was seen; the program is stopped for an hour, and with it perhaps the one that writes the file.
         Result: half a second has passed for the file, and its settle time is not over.
@@ -197,7 +197,7 @@ class TestAttentiveClock:
         now[0] += S // 2
         assert table.take_due(watched.look_ns(), 1) == [("a", stamp())]
 
-    def test_a_busy_program_still_gets_on(self, clock: tuple[AttentiveClock, list[int]]) -> None:
+    def test_a_busy_program_still_gets_on(self, clock: tuple[ObservedClock, list[int]]) -> None:
         watched, now = clock
         before = watched.look_ns()
         for _ in range(2):

@@ -16,7 +16,7 @@ from support.agents import wait_until
 from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
 from edge_agent.intake import watch as watch_module
-from edge_agent.intake.watch import FolderWatch, Told
+from edge_agent.intake.watch import FolderWatch, PendingPaths
 
 
 def open_files() -> int:
@@ -162,7 +162,7 @@ class TestWatch:
 class TestTold:
     def test_a_path_is_told_once_until_it_was_looked_at(self) -> None:
         said: list[str | None] = []
-        told = Told(said.append)
+        told = PendingPaths(said.append)
         for path in ("a", "b", "a", "a"):
             told.tell(path)
         assert said == ["a", "b"]
@@ -171,9 +171,9 @@ class TestTold:
         assert said == ["a", "b", "a"]
 
     def test_more_than_a_few_are_left_to_a_scan(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watch_module, "MAX_TOLD_PATHS", 3)
+        monkeypatch.setattr(watch_module, "MAX_PENDING_PATHS", 3)
         said: list[str | None] = []
-        told = Told(said.append)
+        told = PendingPaths(said.append)
         for number in range(100):
             told.tell(str(number))
         assert said == ["0", "1", "2", None]
@@ -187,7 +187,7 @@ class TestTold:
 
     def test_a_loss_is_told_once(self) -> None:
         said: list[str | None] = []
-        told = Told(said.append)
+        told = PendingPaths(said.append)
         for _ in range(3):
             told.tell(None)
         told.scanned()
@@ -199,14 +199,14 @@ class TestTold:
         1. Another program drops 4,000 files as fast as it can, while nobody looks at what is told.
         Result: what waits to be looked at is bounded, and so is memory.
         """
-        monkeypatch.setattr(watch_module, "MAX_TOLD_PATHS", 1000)
-        told = Told(lambda _path: None)
+        monkeypatch.setattr(watch_module, "MAX_PENDING_PATHS", 1000)
+        told = PendingPaths(lambda _path: None)
         watch = FolderWatch(other_file_system, told.tell)
         try:
             tracemalloc.start()
             burst = "import os\nfor n in range(4000): os.close(os.open(str(n), os.O_WRONLY | os.O_CREAT))"
             subprocess.run([sys.executable, "-c", burst], cwd=other_file_system, check=True)
-            wait_until(lambda: len(told) >= watch_module.MAX_TOLD_PATHS)
+            wait_until(lambda: len(told) >= watch_module.MAX_PENDING_PATHS)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

@@ -524,7 +524,7 @@ def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place) -> None
         place.retention.step(now_s, quiet=False)
         time.sleep(0.01)
     assert "a.png" in place.files("done")
-    place.retention._next_pass_s -= retention_module.PATIENCE_S
+    place.retention._next_pass_s -= retention_module.BUSY_LIMIT_S
     deadline_s = time.monotonic() + 20
     while "a.png" in place.files("done"):
         assert time.monotonic() < deadline_s
@@ -545,7 +545,7 @@ def test_the_ledger_retains_and_takes_over_the_new_mark(place: Place, monkeypatc
     while len(place.line_ids()) == 10 or "0.png" in place.files("done"):
         assert time.monotonic() < deadline_s
         ledger.retain(RetentionConfig(done_max_age_days=20, results_max_age_days=20), quiet=True)
-    ledger.close(sync_patience_s=10)
+    ledger.close(sync_timeout_s=10)
     place.database = Database(place.home / "state" / DATABASE_NAME)
     note = place.database.note("results_synced")
     assert note is not None

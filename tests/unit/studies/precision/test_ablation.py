@@ -21,7 +21,7 @@ from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.studies.precision import ablation
 from model_build.studies.precision import result as precision_text
-from model_build.studies.variants import Embeddings, agreement, fit_and_judge
+from model_build.studies.variants import Embeddings, agreement, fit_and_choose
 from model_build.training.number_formats import (
     PRECISIONS,
     Converted,
@@ -147,8 +147,8 @@ def test_every_task_is_judged(task: str, labels: list[str], positive: list[str])
     noise = random.normal(size=(120, 5)).astype(np.float32)
     telling = noise.copy()
     telling[:, : len(labels)] += 4 * targets
-    good, _ = fit_and_judge(telling[:60], telling[60:], cohort)
-    bad, _ = fit_and_judge(noise[:60], noise[60:], cohort)
+    good, _ = fit_and_choose(telling[:60], telling[60:], cohort)
+    bad, _ = fit_and_choose(noise[:60], noise[60:], cohort)
     everybody = np.arange(60)
     assert good.auc(everybody) > 0.95
     assert 0.3 < bad.auc(everybody) < 0.7

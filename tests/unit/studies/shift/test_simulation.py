@@ -20,7 +20,7 @@ from model_build.config import load_build_config
 from model_build.data.images import read_images
 from model_build.data.phantom.draw import save_phantom
 from model_build.data.split import hold_out
-from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, judge, measure
+from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, calibrate_and_choose, measure
 from model_build.evaluation.held_out_outputs import keep_held_out, read_held_out
 from model_build.evaluation.measured_run import FoldModel, MeasuredRun, read_measured_run
 from model_build.heads.embed import embed_images
@@ -224,10 +224,10 @@ def measured_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         indices=chosen,
         folds=np.zeros(len(chosen), np.int64),
     )
-    judged = judge(outputs, config)
-    keep_held_out(folder / "held_out.npz", outputs, judged, config.source.labels, images.files, None)
+    decided = calibrate_and_choose(outputs, config)
+    keep_held_out(folder / "held_out.npz", outputs, decided, config.source.labels, images.files, None)
     nobody = Counts(0, 0, {})
-    measured = measure(outputs, judged, config, official_split=False, training=nobody, held_out=nobody, epoch_losses=[])
+    measured = measure(outputs, decided, config, official_split=False, training=nobody, held_out=nobody, epoch_losses=[])
     (folder / "measured.json").write_bytes(msgspec.json.encode(measured))
     return folder, data
 
