@@ -34,7 +34,7 @@ def borrow_environment(tree: Path) -> None:
     """Give the copy a .venv without a download: this one's packages, this tree's code, and the stamp that says it is complete."""
     venv.create(tree / ".venv", with_pip=False, symlinks=True)
     own = next(path for path in (tree / ".venv" / "lib").glob("python3*/site-packages"))
-    packages = Path(next(path for path in sys.path if path.endswith("site-packages")))
+    packages = "\n".join(path for path in sys.path if path.endswith("site-packages"))
     # The tree first: this environment has an editable install of another checkout.
     (own / "borrowed.pth").write_text(f"{tree}\n{packages}\n")
     program = tree / ".venv" / "bin" / "edge-agent"
