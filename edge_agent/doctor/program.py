@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_agent.bench.board import Board
 from edge_agent.doctor.finding import Finding, ok, problem, warning
 from edge_agent.doctor.trial import Outcome
+from edge_agent.version import describe_build
 
 DISTRIBUTION = "edge-agent"
 EXTRAS = ("camera", "dicom", "tflite")
@@ -24,6 +25,11 @@ _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)""")
 _REINSTALL = "install the program again:  sudo scripts/install"
 
 Version = Callable[[str], str]
+
+
+def build_finding() -> Finding:
+    """Name this build."""
+    return ok("edge-agent", describe_build())
 
 
 def python_findings(board: Board) -> Iterator[Finding]:

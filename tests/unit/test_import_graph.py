@@ -13,8 +13,21 @@ import pytest
 
 ORDER = {
     "edge_agent": (
-        *("cli", "commands", "doctor", "bench", "agent", "surfaces", "upkeep", "outbox", "deployment", "intake", "inference"),
-        *("database", "imaging", "config", "files", "records", "config_errors", "array_types", "errors"),
+        *(
+            "cli",
+            "command_group",
+            "commands",
+            "doctor",
+            "bench",
+            "agent",
+            "surfaces",
+            "upkeep",
+            "outbox",
+            "deployment",
+            "intake",
+            "inference",
+        ),
+        *("database", "imaging", "config", "files", "records", "config_errors", "array_types", "errors", "version"),
     ),
     "model_build": (
         *("__main__", "cli", "commands", "experiments", "build", "report", "studies", "training", "bundle", "evaluation", "heads"),
@@ -23,7 +36,7 @@ ORDER = {
 }
 """The rooms of each package, and the modules beside them. Each imports itself and what stands after it, nothing that stands before."""
 
-TRAINING_MAY_USE = ("errors", "records", "files", "imaging", "inference")
+TRAINING_MAY_USE = ("command_group", "version", "errors", "records", "files", "imaging", "inference")
 MOST_MODULES = 14
 """A folder with more modules is two folders."""
 NOT_ON_THE_DEVICE = {"model_build", "tensorflow", "keras", "sklearn", "matplotlib", "mlflow", "torch", "scipy"}

@@ -22,11 +22,12 @@ from edge_agent.doctor.board import board_findings
 from edge_agent.doctor.clock import clock_findings
 from edge_agent.doctor.disk import file_system_findings, space_finding, wear_findings
 from edge_agent.doctor.finding import Finding, ok, problem, warning, worst
-from edge_agent.doctor.program import config_finding, model_findings, package_findings, python_findings
+from edge_agent.doctor.program import build_finding, config_finding, model_findings, package_findings, python_findings
 from edge_agent.doctor.service import agent_finding, agent_umask, crash_finding, database_findings, running_agent, unit_verdict
 from edge_agent.doctor.trial import Outcome, decode_config, encode_config
 from edge_agent.files.mounts import Mount
 from edge_agent.surfaces.state import StateFile
+from edge_agent.version import describe_build
 
 AGENT = User("edge-agent", is_agent=True)
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
@@ -248,6 +249,9 @@ class TestProgram:
         found = by_check(package_findings(version, [*requires, "ai-edge-litert<2.2,>=2.1.6"]))
         assert found["packages"].verdict == "problem"
         assert found["packages"].saw.startswith("missing: ai-edge-litert;")
+
+    def test_the_build_is_named_as_its_version_option_names_it(self) -> None:
+        assert build_finding() == ok("edge-agent", describe_build())
 
     def test_the_packages_of_this_environment(self) -> None:
         found = by_check(package_findings())
