@@ -13,19 +13,21 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import msgspec
 
 from edge_agent.config import RetentionConfig
 from edge_agent.database.attempts import Attempt
-from edge_agent.database.database import DATABASE_NAME, Settlement
-from edge_agent.database.events import Event
+from edge_agent.database.database import DATABASE_NAME
 from edge_agent.database.integrity import Progress
 from edge_agent.database.old_records import keep_calendar
+from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.errors import StorageError
 from edge_agent.files.stamp import Stamp
 from edge_agent.outbox.disposal import Disposal, OnDone
@@ -66,10 +68,8 @@ class Ledger:
         self._database = open_database(home / "state" / DATABASE_NAME, home, progress)
         self._disposal = Disposal(inbox, home, on_done)
         self._results = ResultFiles(home / "results")
-        self._settlements: list[Settlement] = []
-        self._notes: dict[str, str] = {}
-        self._events: list[tuple[str, str]] = []
-        self._ended: list[str] | None = []  # None: all
+        # What waits for the next commit, whoever causes that.
+        self._pending = PendingCommit()
         self._untidy_since_s: float | None = None
         self._last_entry_s = 0.0
         self._is_syncing = False
@@ -97,13 +97,13 @@ class Ledger:
         for record, arrival in waiting:
             self._progress()
             outcome = self._disposal.dispose(record, arrival, resume=True)
-            self._settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
+            self._pending.settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
             # A disk that was plugged in again may number its files anew: this one is to be known when it is seen in the inbox.
             found = self._disposal.find(record, arrival) if outcome == "refused" else None
             if found is not None and found != arrival:
                 restamped.append((record.id or 0, found))
         if waiting:
-            self._commit([], restamped)
+            self._commit(restamped=restamped)
         note = self._database.note(SYNCED_NOTE)
         mark = msgspec.json.decode(note, type=Mark) if note else Mark()
         healed = self._results.heal(self._database, mark, read_trimmed(self._database).results_floor, self._progress)
@@ -128,38 +128,36 @@ class Ledger:
         """At a start: count the end of the last process against what it had in hand; see :meth:`Database.blame`."""
         return self._database.blame(crashed=crashed)
 
-    def begin(self, attempts: Sequence[Arrival], *, ended: Sequence[str] = ()) -> None:
-        """Note files that workers get next; durable when it returns. Where records are entered too, give them to :meth:`enter` instead.
+    def begin(self, attempts: list[Arrival]) -> None:
+        """Note files that workers get next; durable when it returns. Where records are entered too, give them to :meth:`enter` instead."""
+        self._commit(attempts=attempts)
 
-        ``ended`` is as for :meth:`enter`.
-        """
-        self._end(ended)
-        self._commit([], [], attempts)
+    def end_attempt(self, path: str) -> None:
+        """Note, with the next commit, that the attempt at a path (as an arrival has it) ended without a record. It causes no commit."""
+        self._pending.ended.append(path)
 
-    def end_attempts(self, ended: Sequence[str], *, unfinished_too: bool = False) -> None:
-        """Note, with the next commit, attempts that ended without a record; ``unfinished_too`` for a stop that waits for none of them."""
-        self._end(None if unfinished_too else ended)
+    def end_all_attempts(self) -> None:
+        """Note, with the next commit, that no attempt goes on: for a stop, which waits for none of them."""
+        self._pending.ends_all_attempts = True
+        self._touch()
 
     def enter(
         self,
-        found: Sequence[tuple[Record, Arrival]],
-        restamped: Sequence[tuple[int, Arrival]] = (),
+        found: list[tuple[Record, Arrival]],
+        restamped: list[tuple[int, Arrival]] | None = None,
         *,
-        attempts: Sequence[Arrival] = (),
-        ended: Sequence[str] = (),
+        attempts: list[Arrival] | None = None,
     ) -> list[tuple[Record, DisposalOutcome]]:
         """Enter new records, durably, in one transaction; then dispose of their files and write them to ``results/``.
 
         Parameters
         ----------
-        found : sequence of (Record, Arrival)
+        found : list of (Record, Arrival)
             New records without id.
-        restamped : sequence of (int, Arrival)
+        restamped : list of (int, Arrival)
             Records whose file stays in the inbox and was merely touched.
-        attempts : sequence of Arrival
+        attempts : list of Arrival
             Files that workers get next.
-        ended : sequence of str
-            Paths of arrivals whose attempt ended without a record. Alone they wait for the next commit.
 
         Returns
         -------
@@ -172,13 +170,10 @@ class Ledger:
             If something can not be written. What is not durable then has its image still in the inbox; what is, is finished at the next
             start.
         """
-        self._end(ended)
-        if not (found or restamped or attempts):
-            return []
         started_ns = time.monotonic_ns()
         if found:
             self._disposal.secure([record for record, _ in found])
-        ids = self._commit(found, restamped, attempts)
+        ids = self._commit(entries=found, restamped=restamped or [], attempts=attempts or [])
         committed_ns = time.monotonic_ns()
         entered = []
         for record_id, (record, arrival) in zip(ids, found, strict=True):
@@ -187,7 +182,7 @@ class Ledger:
             )
             record = msgspec.structs.replace(record, id=record_id, timing_ms=timing)
             outcome = self._disposal.dispose(record, arrival)
-            self._settlements.append(Settlement(record_id, timing.commit, timing.total, outcome != "refused"))
+            self._pending.settlements.append(Settlement(record_id, timing.commit, timing.total, outcome != "refused"))
             entered.append((record, outcome))
         if entered:
             self._results.append([record for record, _ in entered])
@@ -201,17 +196,13 @@ class Ledger:
 
     def note(self, name: str, text: str) -> None:
         """Note something, with the next commit."""
-        self._notes[name] = text
+        self._pending.notes[name] = text
         self._touch()
 
     def tell(self, code: str, message: str) -> None:
         """Let a person learn of an event, on every surface, with the next commit."""
-        self._events.append((code, message))
+        self._pending.events.append((code, message))
         self._touch()
-
-    def events(self, limit: int) -> list[Event]:
-        """List the committed events, the newest first."""
-        return self._database.events(limit)
 
     def tidy_at_s(self, *, quiet: bool) -> float:
         """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing.
@@ -260,7 +251,7 @@ class Ledger:
     def synced(self, mark: Mark) -> None:
         """Note, with the next commit, that the disk has ``results/`` up to a mark."""
         self._is_syncing = False
-        self._notes[SYNCED_NOTE] = msgspec.json.encode(mark).decode()
+        self._pending.notes[SYNCED_NOTE] = msgspec.json.encode(mark).decode()
 
     def close(self, *, sync_timeout_s: float) -> None:
         """Commit what waits for a commit, wait for the disk to have ``results/``, and close the database.
@@ -286,8 +277,8 @@ class Ledger:
                     if isinstance(answer, StorageError):
                         raise answer
                     self.synced(answer)
-            if self._settlements or self._notes or self._events or self._ended != []:
-                self._commit([], [])
+            if self._pending:
+                self._commit()
         finally:
             if self._retention is not None:
                 self._retention.close()
@@ -298,29 +289,15 @@ class Ledger:
         self._untidy_since_s = self._untidy_since_s or time.monotonic()
 
     def _start_sync(self, report: Callable[[Mark | StorageError], None]) -> None:
-        self._commit([], [])
+        self._commit()
         self._is_syncing = True
         self._untidy_since_s = None
         threading.Thread(target=self._sync, args=(self._results.mark(), report), name="sync", daemon=True).start()
 
-    def _end(self, ended: Sequence[str] | None) -> None:
-        self._ended = None if ended is None or self._ended is None else [*self._ended, *ended]
-        if ended is None or ended:
-            self._touch()
-
-    def _commit(
-        self, found: Sequence[tuple[Record, Arrival]], restamped: Sequence[tuple[int, Arrival]], attempts: Sequence[Arrival] = ()
-    ) -> list[int]:
-        ids = self._database.insert(
-            found,
-            settlements=self._settlements,
-            restamped=restamped,
-            notes=self._notes,
-            attempts=attempts,
-            ended=self._ended,
-            events=self._events,
-        )
-        self._settlements, self._notes, self._events, self._ended = [], {}, [], []
+    def _commit(self, **written: Any) -> list[int]:
+        """Commit what waits for it and ``written``, fields of a PendingCommit that are dropped where the commit fails."""
+        ids = self._database.insert(replace(self._pending, **written))
+        self._pending = PendingCommit()
         return ids
 
     def _dispose_known(self, path: str, stamp: Stamp, record_id: int) -> None:
@@ -336,7 +313,7 @@ class Ledger:
             settled_ns=0,
         )
         outcome = self._disposal.dispose(record, arrival, resume=True)
-        self._settlements.append(Settlement(record_id, None, None, outcome != "refused"))
+        self._pending.settlements.append(Settlement(record_id, None, None, outcome != "refused"))
         self._touch()
 
     def _sync(self, mark: Mark, report: Callable[[Mark | StorageError], None]) -> None:

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -84,8 +83,6 @@ class Session:
         self._messages = MessageQueue()
         self._ready: deque[Arrival] = deque()
         self._in_hand = 0
-        # Paths whose attempt ended without a record; the database hears of it with the next commit.
-        self._ended: list[str] = []
         self._outcomes = OutcomeGroup()
         # Files whose bytes a worker has in hand under another name, by SHA-256.
         self._twins: dict[str, list[Arrival]] = {}
@@ -286,7 +283,7 @@ class Session:
         if self._outcomes:
             self._enter_outcomes(attempts)
         elif attempts:
-            self._ledger.begin(attempts, ended=self._take_ended())
+            self._ledger.begin(attempts)
         for job in jobs:
             self._workers.give(job)
         self._in_hand += len(jobs)
@@ -295,11 +292,7 @@ class Session:
         """Whether outcomes must be entered now. Where every image has a worker, none waits for another."""
         return self._outcomes.is_due(others=self._in_hand > len(self._workers))
 
-    def _take_ended(self) -> list[str]:
-        ended, self._ended = self._ended, []
-        return ended
-
-    def _enter_outcomes(self, attempts: Sequence[Arrival] = ()) -> None:
+    def _enter_outcomes(self, attempts: list[Arrival] | None = None) -> None:
         """Let the ledger have what the workers found since the last time, and what they are to try next."""
         found: list[tuple[Record, Outcome]] = []
         restamped: list[tuple[int, Arrival]] = []
@@ -309,7 +302,7 @@ class Session:
             if outcome.kind == "record" and record is not None:
                 found.append((record, outcome))
                 continue
-            self._ended.append(arrival.path)
+            self._ledger.end_attempt(arrival.path)
             if outcome.kind == "unchanged" and record is not None:
                 restamped.append((record.id or 0, arrival))
             elif outcome.kind == "twin":
@@ -318,9 +311,7 @@ class Session:
                 self._intake.release(arrival.path, look_again=outcome.kind == "changed")
         if not (found or restamped or attempts):
             return
-        entered = self._ledger.enter(
-            [(record, outcome.arrival) for record, outcome in found], restamped, attempts=attempts, ended=self._take_ended()
-        )
+        entered = self._ledger.enter([(record, outcome.arrival) for record, outcome in found], restamped, attempts=attempts)
         for (_, outcome), (record, became) in zip(found, entered, strict=True):
             self._close_case(outcome, record, look_again=became == "replaced")
         for _, arrival in restamped:
@@ -397,13 +388,13 @@ class Session:
         self._ready.clear()
         for job in self._workers.take_back():
             self._in_hand -= 1
-            self._ended.append(job.arrival.path)
+            self._ledger.end_attempt(job.arrival.path)
         while self._in_hand > 0 and (left_s := deadline_s - time.monotonic()) > 0:
             try:
                 self._receive(left_s)
             except SourceGoneError:
                 self._in_hand -= 1  # it could not be read any more; it waits in the inbox that is away
         self._enter_outcomes()
-        self._ledger.end_attempts(self._take_ended(), unfinished_too=True)
+        self._ledger.end_all_attempts()
         counts = self._host.counts
         _log.info("stopped done=%d rejected=%d unfinished=%d", counts["done"], counts["rejected"], self._in_hand)

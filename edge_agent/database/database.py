@@ -15,6 +15,7 @@ from edge_agent.database.attempts import Attempt, all_attempts, begin_attempts, 
 from edge_agent.database.errors import sqlite_faults
 from edge_agent.database.events import Event, add_events, newest_events
 from edge_agent.database.integrity import Progress, check_sound, read_ahead
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.database.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, stamp_row, time_text
 from edge_agent.database.schema import SCHEMA_VERSION, not_ours, schema_version, upgrade
 from edge_agent.errors import EdgeAgentError, StorageError
@@ -36,15 +37,6 @@ _INSERT = f"INSERT INTO record ({', '.join(_WRITTEN)}) VALUES ({', '.join('?' * 
 
 _RESTORED = (*RECORD_COLUMNS, *FILE_COLUMNS, "disposed")
 _RESTORE = f"INSERT OR IGNORE INTO record ({', '.join(_RESTORED)}) VALUES ({', '.join('?' * len(_RESTORED))})"  # noqa: S608
-
-
-class Settlement(NamedTuple):
-    """What is known of a record only after its commit; written with the next transaction, so that it costs none of its own."""
-
-    record_id: int
-    commit_ms: float | None
-    total_ms: float | None
-    disposed: bool
 
 
 class Known(NamedTuple):
@@ -295,66 +287,39 @@ class Database(Reader):
                     cursor.execute("ROLLBACK")
                 raise
 
-    def insert(
-        self,
-        entries: Sequence[tuple[Record, Arrival]],
-        *,
-        settlements: Sequence[Settlement] = (),
-        restamped: Sequence[tuple[int, Arrival]] = (),
-        notes: dict[str, str] | None = None,
-        attempts: Sequence[Arrival] = (),
-        ended: Sequence[str] | None = (),
-        events: Sequence[tuple[str, str]] = (),
-    ) -> list[int]:
-        """Write everything given in one transaction.
-
-        Parameters
-        ----------
-        entries : sequence of (Record, Arrival)
-            New records, each with the file it is about. With its record the attempt at a path is over.
-        settlements : sequence of Settlement
-            What has become known of earlier records.
-        restamped : sequence of (int, Arrival)
-            Records whose file stayed in the inbox and has a new stamp, but the same bytes.
-        notes : dict, optional
-            Notes to set.
-        attempts : sequence of Arrival
-            Files that workers get now.
-        ended : sequence of str, or None
-            Paths (as an arrival has them) whose attempt ended without a record; None for all that are in hand.
-        events : sequence of (str, str)
-            Code and message of what happened now and a person must learn of.
+    def insert(self, commit: PendingCommit) -> list[int]:
+        """Write a commit in one transaction.
 
         Returns
         -------
         list of int
-            The ids of ``entries``, ascending.
+            The ids of its entries, ascending.
 
         Raises
         ------
         DiskFullError
             If no space is left. Nothing has been written then, as with every error.
         StorageError
-            If it can not be written.
+            If it cannot be written.
         """
         ids = []
         with self.transaction() as cursor:
-            for record, arrival in entries:
+            for record, arrival in commit.entries:
                 cursor.execute(_INSERT, row_from_record(record, arrival))
                 ids.append(cursor.lastrowid or 0)
-            finish_attempts(cursor, [arrival.path for _, arrival in entries])
-            end_attempts(cursor, ended)
-            begin_attempts(cursor, attempts)
+            finish_attempts(cursor, [arrival.path for _, arrival in commit.entries])
+            end_attempts(cursor, None if commit.ends_all_attempts else commit.ended)
+            begin_attempts(cursor, commit.attempts)
             cursor.executemany(
                 "UPDATE record SET commit_ms = coalesce(?, commit_ms), total_ms = coalesce(?, total_ms), disposed = ? WHERE id = ?",
-                [(each.commit_ms, each.total_ms, each.disposed, each.record_id) for each in settlements],
+                [(each.commit_ms, each.total_ms, each.disposed, each.record_id) for each in commit.settlements],
             )
             cursor.executemany(
                 "UPDATE record SET size_bytes = ?, mtime_ns = ?, ctime_ns = ?, inode = ? WHERE id = ?",
-                [(*stamp_row(Stamp.of_arrival(arrival)), record_id) for record_id, arrival in restamped],
+                [(*stamp_row(Stamp.of_arrival(arrival)), record_id) for record_id, arrival in commit.restamped],
             )
-            cursor.executemany("INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (notes or {}).items())
-            add_events(cursor, events)
+            cursor.executemany("INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", commit.notes.items())
+            add_events(cursor, commit.events)
         return ids
 
     def restore(self, entries: Sequence[tuple[Record, Arrival]]) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.database.database import Database, Settlement
+from edge_agent.database.database import Database
 from edge_agent.database.integrity import Progress
+from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.database.rows import signed_64
 from edge_agent.files.atomic import make_folder, storage_error, sync_file_system
 from edge_agent.files.names import fit_name, names_for, printable_path
@@ -73,7 +74,7 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
     except OSError as fault:
         raise storage_error(fault, f"give an image back to {inbox}") from fault
     message = _message(msgspec.json.decode(note, type=Rebuilt), returned, left)
-    database.insert([], notes={REBUILT_NOTE: ""}, events=[("database_rebuilt", message)])
+    database.insert(PendingCommit(notes={REBUILT_NOTE: ""}, events=[("database_rebuilt", message)]))
 
 
 def _claim(database: Database, inbox: Path, *, keeps: bool, progress: Progress) -> None:
@@ -89,7 +90,7 @@ def _claim(database: Database, inbox: Path, *, keeps: bool, progress: Progress) 
                 (record_id, Arrival(source=record.source, path=relative, received_at=record.received_at, settled_ns=0, **found._asdict()))
             )
     settlements = [] if keeps else [Settlement(record_id, None, None, disposed=False) for record_id, _ in claimed]
-    database.insert([], restamped=claimed, settlements=settlements)
+    database.insert(PendingCommit(restamped=claimed, settlements=settlements))
 
 
 def _described_by(path: Path, rows: list[tuple[int, str, str]], *, keeps: bool) -> int | None:

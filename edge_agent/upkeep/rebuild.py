@@ -16,6 +16,7 @@ import msgspec
 
 from edge_agent.database.database import DATABASE_NAME, Database
 from edge_agent.database.integrity import Progress, suspicion
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.errors import DatabaseDamagedError
 from edge_agent.files.atomic import make_folder, replacing, storage_error, sync_folder
 from edge_agent.outbox.results import JSONL_NAME, SYNCED_NOTE, Mark, ResultFiles
@@ -103,7 +104,7 @@ def _catch_up(database: Database, home: Path, newest_id: int | None) -> None:
         count = enter_restored(database, home, ahead)
         _log.error("records_lost_by_disk restored=%d", count)
         rebuilt = Rebuilt(aside="", reason="the disk had lost its newest records", records=count)
-        database.insert([], notes={REBUILT_NOTE: msgspec.json.encode(rebuilt).decode()})
+        database.insert(PendingCommit(notes={REBUILT_NOTE: msgspec.json.encode(rebuilt).decode()}))
 
 
 def _rebuild(path: Path, home: Path, order: Rebuilt, progress: Progress) -> None:
@@ -123,7 +124,7 @@ def _rebuild(path: Path, home: Path, order: Rebuilt, progress: Progress) -> None
         restored = restore_records(database, home, progress)
         rebuilt = msgspec.structs.replace(order, records=restored.records, skipped_lines=restored.skipped_lines)
         notes = {REBUILT_NOTE: msgspec.json.encode(rebuilt).decode(), SYNCED_NOTE: msgspec.json.encode(restored.mark).decode()}
-        database.insert([], notes=notes)
+        database.insert(PendingCommit(notes=notes))
         database.fold()
     if restored.skipped_lines:
         _keep_copy(home / "results" / JSONL_NAME, aside)
@@ -161,5 +162,5 @@ def rebuild_results(home: Path) -> int:
     with Database(home / "state" / DATABASE_NAME) as database:
         count = results.rebuild(database, read_trimmed(database).results_floor)
         results.sync()
-        database.insert([], notes={SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()})
+        database.insert(PendingCommit(notes={SYNCED_NOTE: msgspec.json.encode(results.mark()).decode()}))
     return count

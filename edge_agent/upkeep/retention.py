@@ -28,6 +28,7 @@ from edge_agent.database.old_records import (
     newest_id,
     old_records,
 )
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.outbox.results import ResultFiles
 from edge_agent.records import Status
 from edge_agent.upkeep.delete_files import Remove, folder_bytes, remove_empty, remove_image, remove_sidecar, sweep, with_file
@@ -232,7 +233,7 @@ class Retention:
 
     def _note(self, trimmed: Trimmed) -> None:
         if trimmed != self._trimmed:
-            self._database.insert([], notes={RETENTION_NOTE: msgspec.json.encode(trimmed).decode()})
+            self._database.insert(PendingCommit(notes={RETENTION_NOTE: msgspec.json.encode(trimmed).decode()}))
             self._trimmed = trimmed
 
     def _aside(self, work: Callable[[], _T]) -> Generator[None, None, _T]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from reporting import Measured, arguments, at_most, median, print_report
 
 from edge_agent.bench.arrivals import disk_folder, write_config
-from edge_agent.database.database import Database, Reader, Settlement
+from edge_agent.database.database import Database, Reader
+from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.records import Arrival, ModelIdentity, Record
 
@@ -87,8 +88,8 @@ def main() -> int:
         entries = known_files(full / "inbox", options.files, load_bundle(model).identity)
         with Database(full / "state" / "edge-agent.db") as database:
             for start in range(0, len(entries), COMMIT_FILES):
-                ids = database.insert(entries[start : start + COMMIT_FILES])
-                database.insert([], settlements=[Settlement(record_id, 1.0, 1.0, True) for record_id in ids])
+                ids = database.insert(PendingCommit(entries[start : start + COMMIT_FILES]))
+                database.insert(PendingCommit(settlements=[Settlement(record_id, 1.0, 1.0, True) for record_id in ids]))
         print("writing the results of the known files ...", file=sys.stderr)
         seconds_of_a_run(scratch, full, model)
         seconds_of_a_run(scratch, empty, model)

@@ -205,8 +205,9 @@ def put_kill_point(owner: Any, name: str, when: str, nth: int) -> None:
     def deadly(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         # A transaction or an append without a record does not count.
-        calls += 1 if name != "insert" or arguments[1] else 0
-        is_time = calls == nth and (name != "insert" or arguments[1])
+        counts = name != "insert" or bool(arguments[1].entries)
+        calls += counts
+        is_time = calls == nth and counts
         if when == "inside":
             connection: sqlite3.Connection = arguments[0]
             connection.set_trace_callback(die_at_statement)

@@ -15,6 +15,7 @@ from edge_agent.agent import classify as worker_module
 from edge_agent.agent.worker import Claims, Job, Outcome, Worker
 from edge_agent.config import Config, ImagingConfig, IntakeConfig
 from edge_agent.database.database import Database
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.errors import InferenceError
 from edge_agent.records import Record
 
@@ -127,7 +128,7 @@ def test_a_fault_of_the_interpreter_is_ours(bench: Bench) -> None:
 
 def test_the_same_bytes_are_not_classified_twice(bench: Bench) -> None:
     first = bench.record("first.png", image_bytes(1))
-    bench.database.insert([(first, arrival_of(bench.inbox, "first.png"))])
+    bench.database.insert(PendingCommit([(first, arrival_of(bench.inbox, "first.png"))]))
     again = bench.record("again.png", image_bytes(1))
     assert len(bench.seen) == 1
     assert (again.duplicate_of, again.status, again.path) == (1, "done", "again.png")
@@ -140,7 +141,7 @@ def test_the_same_bytes_are_not_classified_twice(bench: Bench) -> None:
 def test_a_duplicate_says_why_the_first_needs_eyes(bench: Bench) -> None:
     content = image_bytes(1)
     first = make_record(path="first.png", sha256=hashlib.sha256(content).hexdigest())
-    bench.database.insert([(first, make_arrival())])
+    bench.database.insert(PendingCommit([(first, make_arrival())]))
     again = bench.record("again.png", content)
     assert again.decision == "review"
     assert again.reason is not None
@@ -150,14 +151,14 @@ def test_a_duplicate_says_why_the_first_needs_eyes(bench: Bench) -> None:
 def test_another_model_has_its_own_opinion(bench: Bench) -> None:
     content = image_bytes(1)
     other = make_record(sha256=hashlib.sha256(content).hexdigest(), model=msgspec.structs.replace(MODEL, digest="0" * 64))
-    bench.database.insert([(other, make_arrival())])
+    bench.database.insert(PendingCommit([(other, make_arrival())]))
     assert bench.record("a.png", content).duplicate_of is None
 
 
 def test_a_rejected_file_is_tried_anew(bench: Bench) -> None:
     content = image_bytes(1)
     rejected = make_record(sha256=hashlib.sha256(content).hexdigest(), status="rejected", model=None)
-    bench.database.insert([(rejected, make_arrival())])
+    bench.database.insert(PendingCommit([(rejected, make_arrival())]))
     assert bench.record("a.png", content).status == "done"
 
 
@@ -167,7 +168,7 @@ def test_two_copies_at_once_are_classified_once(bench: Bench) -> None:
     assert (first.kind, second.kind, second.sha256) == ("record", "twin", first.sha256)
     assert bench.claims.holds(first.sha256)
     assert first.record is not None
-    bench.database.insert([(first.record, first.arrival)])
+    bench.database.insert(PendingCommit([(first.record, first.arrival)]))
     bench.claims.release(first.sha256)
     assert bench.record("b.png").duplicate_of == 1
     assert len(bench.seen) == 1
@@ -185,7 +186,7 @@ def test_changed_and_vanished_files(bench: Bench) -> None:
 def test_a_touched_file_that_stays_is_no_new_image(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "keep")
     record = bench.record("a.png", image_bytes(1))
-    bench.database.insert([(record, arrival_of(bench.inbox, "a.png"))])
+    bench.database.insert(PendingCommit([(record, arrival_of(bench.inbox, "a.png"))]))
     os.utime(bench.inbox / "a.png")
     outcome = bench.examine("a.png")
     assert outcome.kind == "unchanged"

@@ -16,6 +16,7 @@ from support.agents import make_arrival, make_record
 from edge_agent.database.calendar import BELIEVED_S, DAY_S, Calendar
 from edge_agent.database.database import Database
 from edge_agent.database.old_records import keep_calendar, last_id_before
+from edge_agent.database.pending_commit import PendingCommit
 
 START = datetime(2026, 7, 1, 12, tzinfo=UTC).timestamp()
 YEAR_S = 365 * DAY_S
@@ -79,7 +80,7 @@ def test_time_never_goes_back_and_no_look_counts_more_than_a_month(clock: list[f
 
 def enter(database: Database, *days: float) -> None:
     times = [datetime.fromtimestamp(START, UTC) + timedelta(days=day) for day in days]
-    database.insert([(make_record(finished_at=time), make_arrival()) for time in times])
+    database.insert(PendingCommit([(make_record(finished_at=time), make_arrival()) for time in times]))
 
 
 def test_a_record_is_as_old_as_the_days_since(database: Database) -> None:

@@ -21,7 +21,8 @@ from edge_agent.database import database as database_module
 from edge_agent.database import events as events_module
 from edge_agent.database import schema as schema_module
 from edge_agent.database.attempts import Attempt
-from edge_agent.database.database import Database, Reader, Settlement
+from edge_agent.database.database import Database, Reader
+from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.database.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
 from edge_agent.database.schema import SCHEMA_VERSION
 from edge_agent.errors import DiskFullError, StorageError
@@ -48,7 +49,7 @@ def stamp_of(arrival) -> Stamp:
 
 def test_a_record_comes_back_as_it_went_in(database: Database) -> None:
     plain = make_record(reason=None, model=None, scores={}, label=None, findings=[], decision=None, novelty=None, quality=[], sha256="")
-    ids = database.insert([(make_record(), make_arrival()), (plain, make_arrival("b"))])
+    ids = database.insert(PendingCommit([(make_record(), make_arrival()), (plain, make_arrival("b"))]))
     assert ids == [1, 2]
     assert database.record(1) == msgspec.structs.replace(make_record(), id=1)
     assert database.record(2) == msgspec.structs.replace(plain, id=2)
@@ -86,7 +87,7 @@ def test_unsigned_numbers_fit_into_signed_ones_and_back(value: int) -> None:
 def test_names_that_are_not_utf_8_and_numbers_beyond_63_bits_are_kept(database: Database) -> None:
     name = b"a/\xffb.png".decode("utf-8", "surrogateescape")
     arrival = make_arrival(name, inode=2**64 - 1, mtime_ns=2**63 - 5)
-    database.insert([(make_record(path="a/\\xffb.png"), arrival)])
+    database.insert(PendingCommit([(make_record(path="a/\\xffb.png"), arrival)]))
     [(record, back)] = database.undisposed()
     assert (record.path, back.path, back.inode, back.mtime_ns) == ("a/\\xffb.png", name, 2**64 - 1, 2**63 - 5)
     assert database.known([(name, stamp_of(arrival))], with_ctime=True).keys() == {name}
@@ -94,25 +95,25 @@ def test_names_that_are_not_utf_8_and_numbers_beyond_63_bits_are_kept(database: 
 
 def test_one_bad_record_and_nothing_of_its_group_is_written(database: Database) -> None:
     with pytest.raises(StorageError):
-        database.insert([(make_record(), make_arrival()), (make_record(status="lost"), make_arrival())])
+        database.insert(PendingCommit([(make_record(), make_arrival()), (make_record(status="lost"), make_arrival())]))
     assert list(database.records()) == []
-    assert database.insert([(make_record(), make_arrival())])
+    assert database.insert(PendingCommit([(make_record(), make_arrival())]))
 
 
 def test_commits_are_durable_and_the_journal_is_a_log(database: Database, path: Path) -> None:
     assert database.rows("PRAGMA journal_mode") == [("wal",)]
     assert database.rows("PRAGMA synchronous") == [(2,)]  # FULL
-    database.insert([(make_record(), make_arrival())])
+    database.insert(PendingCommit([(make_record(), make_arrival())]))
     with Reader(path) as reader:  # while the writer is open
         assert reader.last() == database.last()
         assert reader.totals().by_status == {"done": 1}
 
 
 def test_what_becomes_known_later_is_added_without_losing_what_was_known(database: Database) -> None:
-    database.insert([(make_record(), make_arrival())])
+    database.insert(PendingCommit([(make_record(), make_arrival())]))
     assert [record.id for record, _ in database.undisposed()] == [1]
-    database.insert([], settlements=[Settlement(1, 1.5, 9.5, disposed=True)], notes={"a": "1"})
-    database.insert([], settlements=[Settlement(1, None, None, disposed=True)], notes={"a": "2"})
+    database.insert(PendingCommit(settlements=[Settlement(1, 1.5, 9.5, disposed=True)], notes={"a": "1"}))
+    database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=True)], notes={"a": "2"}))
     assert database.record(1).timing_ms == Timing(1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 9.5)
     assert database.undisposed() == []
     assert (database.note("a"), database.note("b")) == ("2", None)
@@ -123,12 +124,14 @@ def test_the_first_copy_is_a_result_of_the_same_model(database: Database) -> Non
     assert database.first_of("ab" * 32, digest) is None
     rejected = make_record(status="rejected", model=None)
     other = make_record(model=msgspec.structs.replace(MODEL, digest="e" * 64))
-    database.insert([(each, make_arrival()) for each in (rejected, other, make_record(), make_record(duplicate_of=3), make_record())])
+    database.insert(
+        PendingCommit([(each, make_arrival()) for each in (rejected, other, make_record(), make_record(duplicate_of=3), make_record())])
+    )
     first = database.first_of("ab" * 32, digest)
     assert first is not None
     assert first.id == 3
     set_aside = make_record(status="rejected", model=None, reason=Reason("quarantined", "It kills the program."))
-    database.insert([(set_aside, make_arrival())])
+    database.insert(PendingCommit([(set_aside, make_arrival())]))
     first = database.first_of("ab" * 32, digest)
     assert first is not None
     assert (first.id, first.status) == (6, "rejected")
@@ -136,7 +139,7 @@ def test_the_first_copy_is_a_result_of_the_same_model(database: Database) -> Non
 
 def test_a_file_is_known_by_what_lstat_says_of_it(database: Database) -> None:
     arrival = make_arrival("a")
-    database.insert([(make_record(path="a"), arrival)])
+    database.insert(PendingCommit([(make_record(path="a"), arrival)]))
     seen = stamp_of(arrival)
     touched = seen._replace(ctime_ns=99)
 
@@ -145,7 +148,7 @@ def test_a_file_is_known_by_what_lstat_says_of_it(database: Database) -> None:
 
     assert known(seen, with_ctime=True)
     assert known(touched, with_ctime=True), "it has not left the inbox: chmod makes no new image of it"
-    database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+    database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=True)]))
     assert known(seen, with_ctime=True)
     assert known(touched, with_ctime=False)
     assert not known(touched, with_ctime=True), "it had left: somebody brought it back"
@@ -169,7 +172,7 @@ def test_another_program_that_closes_the_database_leaves_the_journal_to_us(path:
         with Database(path, lambda: None) as database:
             ask("UPDATE note SET value = value")
             assert path.with_name(f"{path.name}-wal").exists()
-            database.insert([(make_record(), make_arrival())])
+            database.insert(PendingCommit([(make_record(), make_arrival())]))
             assert ask("SELECT count(*) > 0 FROM record") == "(1,)"
 
 
@@ -183,9 +186,9 @@ def test_any_number_of_files_is_asked_for_by_one_statement(database: Database, m
 
 
 def test_a_touched_file_is_known_by_its_new_stamp(database: Database) -> None:
-    database.insert([(make_record(path="a"), make_arrival("a"))])
+    database.insert(PendingCommit([(make_record(path="a"), make_arrival("a"))]))
     new = make_arrival("a", mtime_ns=77)
-    database.insert([], restamped=[(1, new)])
+    database.insert(PendingCommit(restamped=[(1, new)]))
     assert database.known([("a", stamp_of(new))], with_ctime=True)["a"].record_id == 1
     last = database.last_at("a")
     assert last is not None
@@ -196,7 +199,7 @@ def test_a_touched_file_is_known_by_its_new_stamp(database: Database) -> None:
 def test_records_come_by_id_and_by_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "PAGE_ROWS", 3)
     times = [NOON + timedelta(hours=hour) for hour in (0, 1, 2, 3, 4, 5, 6)]
-    database.insert([(make_record(finished_at=time), make_arrival()) for time in times])
+    database.insert(PendingCommit([(make_record(finished_at=time), make_arrival()) for time in times]))
 
     def ids(**limits: object) -> list[int | None]:
         return [record.id for record in database.records(**limits)]
@@ -212,8 +215,8 @@ def test_records_come_by_id_and_by_time(database: Database, monkeypatch: pytest.
 def test_totals(database: Database) -> None:
     duplicate = make_record(decision="negative", duplicate_of=1)
     rejected = make_record(status="rejected", decision=None)
-    database.insert([(each, make_arrival()) for each in (make_record(), duplicate, rejected)], settlements=[])
-    database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+    database.insert(PendingCommit([(each, make_arrival()) for each in (make_record(), duplicate, rejected)]))
+    database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=True)]))
     totals = database.totals()
     assert totals.by_status == {"done": 2, "rejected": 1}
     assert totals.by_decision == {"review": 1, "negative": 1}
@@ -221,9 +224,9 @@ def test_totals(database: Database) -> None:
 
 
 def test_an_id_is_never_used_twice(database: Database) -> None:
-    database.insert([(make_record(), make_arrival())])
+    database.insert(PendingCommit([(make_record(), make_arrival())]))
     database._connection.execute("DELETE FROM record")
-    assert database.insert([(make_record(), make_arrival())]) == [2]
+    assert database.insert(PendingCommit([(make_record(), make_arrival())])) == [2]
 
 
 class TestAttempts:
@@ -231,69 +234,69 @@ class TestAttempts:
 
     def test_a_record_ends_the_attempt(self, database: Database) -> None:
         a, b = make_arrival("a"), make_arrival("b")
-        database.insert([], attempts=[a, b])
-        database.insert([(make_record(path="a"), a)])
+        database.insert(PendingCommit(attempts=[a, b]))
+        database.insert(PendingCommit([(make_record(path="a"), a)]))
         assert database.blame(crashed=True) == [Attempt("b", 10, 20, 1, 0)]
 
     def test_a_path_may_end_and_begin_in_one_transaction(self, database: Database) -> None:
         a = make_arrival("a")
-        database.insert([], attempts=[a])
-        database.insert([(make_record(path="a"), a)], attempts=[a])
+        database.insert(PendingCommit(attempts=[a]))
+        database.insert(PendingCommit([(make_record(path="a"), a)], attempts=[a]))
         assert [attempt.path for attempt in database.blame(crashed=False)] == ["a"]
 
     def test_crashes_and_deaths_add_up_and_are_counted_once(self, database: Database) -> None:
         a = make_arrival("a")
         for crashed in (True, False, True):
-            database.insert([], attempts=[a])
+            database.insert(PendingCommit(attempts=[a]))
             database.blame(crashed=crashed)
             database.blame(crashed=crashed)
         assert database.blame(crashed=True) == [Attempt("a", 10, 20, 2, 1)]
 
     def test_an_attempt_that_ended_is_blamed_for_nothing(self, database: Database) -> None:
         a, b = make_arrival("a"), make_arrival("b")
-        database.insert([], attempts=[a])
+        database.insert(PendingCommit(attempts=[a]))
         database.blame(crashed=True)
-        database.insert([], attempts=[a, b])
-        database.insert([], ended=["a", "b"])
+        database.insert(PendingCommit(attempts=[a, b]))
+        database.insert(PendingCommit(ended=["a", "b"]))
         assert database.blame(crashed=True) == [Attempt("a", 10, 20, 1, 0)], "what was counted before stays"
 
     def test_a_stop_ends_them_all(self, database: Database) -> None:
         a, b = make_arrival("a"), make_arrival("b")
-        database.insert([], attempts=[a])
+        database.insert(PendingCommit(attempts=[a]))
         database.blame(crashed=False)
-        database.insert([], attempts=[a, b])
-        database.insert([], ended=None)
+        database.insert(PendingCommit(attempts=[a, b]))
+        database.insert(PendingCommit(ends_all_attempts=True))
         assert database.blame(crashed=True) == [Attempt("a", 10, 20, 0, 1)]
 
     def test_a_fault_of_ours_in_between_is_nobodys(self, database: Database) -> None:
-        database.insert([], attempts=[make_arrival("a")])
+        database.insert(PendingCommit(attempts=[make_arrival("a")]))
         assert database.blame(crashed=None) == []
         assert database.blame(crashed=True) == []
 
     def test_another_file_of_that_name_begins_anew(self, database: Database) -> None:
-        database.insert([], attempts=[make_arrival("a")])
+        database.insert(PendingCommit(attempts=[make_arrival("a")]))
         database.blame(crashed=True)
-        database.insert([], attempts=[make_arrival("a", mtime_ns=21)])
+        database.insert(PendingCommit(attempts=[make_arrival("a", mtime_ns=21)]))
         assert database.blame(crashed=False) == [Attempt("a", 10, 21, 0, 1)]
 
     def test_names_that_are_not_utf_8(self, database: Database) -> None:
         arrival = make_arrival(b"\xff.png".decode("utf-8", "surrogateescape"))
-        database.insert([], attempts=[arrival])
+        database.insert(PendingCommit(attempts=[arrival]))
         assert [attempt.path for attempt in database.blame(crashed=True)] == ["\\xff.png"]
-        database.insert([(make_record(path="\\xff.png"), arrival)])
+        database.insert(PendingCommit([(make_record(path="\\xff.png"), arrival)]))
         assert database.blame(crashed=True) == []
 
 
 def test_events_are_kept_newest_first_and_not_for_ever(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert database.events(10) == []
     before = datetime.now(UTC)
-    database.insert([], events=[("one", "the first"), ("two", "the second")])
+    database.insert(PendingCommit(events=[("one", "the first"), ("two", "the second")]))
     newest, oldest = database.events(10)
     assert (newest.code, newest.message, oldest.code) == ("two", "the second", "one")
     assert before <= newest.at <= datetime.now(UTC)
     monkeypatch.setattr(events_module, "KEPT_EVENTS", 3)
     for number in range(5):
-        database.insert([], events=[(f"{number}", "")])
+        database.insert(PendingCommit(events=[(f"{number}", "")]))
     assert [event.code for event in database.events(10)] == ["4", "3", "2"]
     assert [event.code for event in database.events(2)] == ["4", "3"]
 
@@ -329,7 +332,9 @@ class TestMigrations:
             assert database.rows("PRAGMA integrity_check") == [("ok",)]
             assert database.note("agent") == "{}"
             assert contents(path) == old
-            assert database.insert([(make_record(path="d"), make_arrival("d"))], attempts=[make_arrival("e")], events=[("x", "y")]) == [4]
+            assert database.insert(
+                PendingCommit([(make_record(path="d"), make_arrival("d"))], attempts=[make_arrival("e")], events=[("x", "y")])
+            ) == [4]
         Database(path).close()
 
     def test_it_is_then_what_a_new_one_is(self, path: Path, old: list[dict[str, object]], tmp_path: Path) -> None:
@@ -403,15 +408,15 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(database: Database) -> None:
-    database.insert([(make_record(), make_arrival())])
+    database.insert(PendingCommit([(make_record(), make_arrival())]))
     pages = database.rows("PRAGMA page_count")[0][0]
     database._connection.execute(f"PRAGMA max_page_count = {pages}")
     big = make_record(reason=Reason("x", "y" * 100_000))
     with pytest.raises(DiskFullError, match="free some space"):
-        database.insert([(big, make_arrival())])
+        database.insert(PendingCommit([(big, make_arrival())]))
     assert [record.id for record in database.records()] == [1]
     database._connection.execute("PRAGMA max_page_count = 1000000")
-    assert database.insert([(big, make_arrival())]) == [2]
+    assert database.insert(PendingCommit([(big, make_arrival())])) == [2]
 
 
 def test_a_database_that_another_program_holds_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +424,7 @@ def test_a_database_that_another_program_holds_is_named(path: Path, monkeypatch:
     with Database(path) as database, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError, match="another program holds it locked"):
-            database.insert([(make_record(), make_arrival())])
+            database.insert(PendingCommit([(make_record(), make_arrival())]))
 
 
 def test_every_field_of_a_record_has_its_column() -> None:

@@ -18,6 +18,7 @@ from edge_agent.database import database as database_module
 from edge_agent.database.database import DATABASE_NAME, Database, Reader
 from edge_agent.database.errors import storage_error_of
 from edge_agent.database.integrity import suspicion
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.errors import (
     DatabaseDamagedError,
     DatabaseLockedError,
@@ -47,7 +48,7 @@ def remount(disk: Path, how: str) -> None:
 
 
 def insert_big(database: Database) -> None:
-    database.insert([(BIG, make_arrival())])
+    database.insert(PendingCommit([(BIG, make_arrival())]))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_fault_that_waiting_does_not_end_does_not_pass(tmp_path: Path) -> None
 
 def test_a_disk_that_is_full(disk: Path) -> None:
     with Database(disk / DATABASE_NAME) as database:
-        database.insert([(make_record(), make_arrival())])
+        database.insert(PendingCommit([(make_record(), make_arrival())]))
         filler = disk / "filler"
         with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
             while True:
@@ -183,7 +184,7 @@ def test_a_check_tells_that_it_is_alive(tmp_path: Path) -> None:
     path = tmp_path / DATABASE_NAME
     with Database(path) as database:
         for _ in range(4):
-            database.insert([(make_record(), make_arrival(f"{number}.png")) for number in range(1000)])
+            database.insert(PendingCommit([(make_record(), make_arrival(f"{number}.png")) for number in range(1000)]))
     calls: list[None] = []
     Database(path, lambda: calls.append(None)).close()
     assert calls

@@ -15,6 +15,7 @@ import pytest
 from support.agents import NOON, make_arrival, make_record
 
 from edge_agent.database.database import Database
+from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.errors import DiskFullError, StorageError
 from edge_agent.outbox import results as results_module
 from edge_agent.outbox.export import CSV_COLUMNS, CSV_HEADER, csv_lines, jsonl_line, write_records
@@ -38,7 +39,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def enter(database: Database, *changes: dict[str, Any]) -> list[Record]:
-    ids = database.insert([(make_record(**change), make_arrival(change.get("path", "a"))) for change in changes])
+    ids = database.insert(PendingCommit([(make_record(**change), make_arrival(change.get("path", "a"))) for change in changes]))
     return [database.record(record_id) for record_id in ids]
 
 

@@ -16,8 +16,9 @@ from support.agents import arrival_of, image_bytes, make_record
 from edge_agent.agent.ledger import Ledger
 from edge_agent.config import RetentionConfig
 from edge_agent.database import old_records as expiry_module
-from edge_agent.database.database import DATABASE_NAME, Database, Settlement
+from edge_agent.database.database import DATABASE_NAME, Database
 from edge_agent.database.old_records import CALENDAR_NOTE
+from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.files.names import fit_name
 from edge_agent.outbox.disposal import Disposal, OnDone
 from edge_agent.outbox.results import Mark, ResultFiles
@@ -57,10 +58,12 @@ class Place:
         file.write_bytes(content or image_bytes(self.seed))
         os.utime(file, ns=(self.seed, self.seed))
         arrival = arrival_of(self.inbox, path)
-        [record_id] = self.database.insert([(make_record(path=path, finished_at=START + timedelta(days=day), **changes), arrival)])
+        [record_id] = self.database.insert(
+            PendingCommit([(make_record(path=path, finished_at=START + timedelta(days=day), **changes), arrival)])
+        )
         record = self.database.record(record_id)
         outcome = self.disposal.dispose(record, arrival)
-        self.database.insert([], settlements=[Settlement(record_id, None, None, disposed=outcome != "refused")])
+        self.database.insert(PendingCommit(settlements=[Settlement(record_id, None, None, disposed=outcome != "refused")]))
         self.results.append([record])
         return record
 
@@ -229,12 +232,12 @@ class TestNever:
     def test_what_has_not_left_the_inbox_yet(self, place: Place) -> None:
         place.image("a.png")
         place.image("b.png")
-        place.database.insert([], settlements=[Settlement(1, None, None, disposed=False)])
+        place.database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=False)]))
         place.after(40, ALL_30)
         assert place.files("done") == {"a.png"}
         assert place.ids() == [1, 2], "1 is not done with, 2 is the newest"
         assert read_trimmed(place.database).done == 0, "the next start tries it again"
-        place.database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+        place.database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=True)]))
         place.retention = None
         place.look(40, ALL_30)
         assert place.files("done") == set()
@@ -291,9 +294,9 @@ def test_names_that_are_not_utf_8(place: Place) -> None:
     file.write_bytes(image_bytes(1))
     arrival = arrival_of(place.inbox, name)
     place.look(0)
-    place.database.insert([(make_record(path="\\xff.png", finished_at=START), arrival)])
+    place.database.insert(PendingCommit([(make_record(path="\\xff.png", finished_at=START), arrival)]))
     place.disposal.dispose(place.database.record(1), arrival)
-    place.database.insert([], settlements=[Settlement(1, None, None, disposed=True)])
+    place.database.insert(PendingCommit(settlements=[Settlement(1, None, None, disposed=True)]))
     assert place.files("done") == {name}
     place.after(31, ALL_30)
     assert place.files("done") == set()
@@ -444,7 +447,7 @@ class TestAfterACrash:
 
     def test_between_the_note_and_the_deletion(self, place: Place) -> None:
         mark = self.old_and_new(place)
-        place.database.insert([], notes={RETENTION_NOTE: msgspec.json.encode(Trimmed(results_floor=7)).decode()})
+        place.database.insert(PendingCommit(notes={RETENTION_NOTE: msgspec.json.encode(Trimmed(results_floor=7)).decode()}))
         assert ResultFiles(place.home / "results").heal(place.database, mark, 7) == 0
         place.after(17, msgspec.structs.replace(OFF, results_max_age_days=10))
         assert place.line_ids() == [8, 9, 10]
