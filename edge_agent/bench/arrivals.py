@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from edge_agent.bench.child import repeat
 from edge_agent.bench.images import draw_jpeg
-from edge_agent.bench.result import Row, latency_of
+from edge_agent.bench.result import BenchmarkRow, latency_of
+from edge_agent.child_process import PythonChild
 from edge_agent.errors import EdgeAgentError
 from edge_agent.inference.interpreter import installed_runtimes
 from edge_agent.records import Record
@@ -62,7 +59,7 @@ class RunningAgent:
     ----------
     home, inbox : Path
         Its folders, on a disk.
-    process : subprocess.Popen
+    process : PythonChild
         The agent, while the context lasts.
     """
 
@@ -72,26 +69,18 @@ class RunningAgent:
         self._temporary = disk_folder()
         self.home = Path(self._temporary.name) / "home"
         self.inbox = self.home / "inbox"
-        self._errors = self.home.with_name("stderr.txt")
 
     def __enter__(self) -> Self:
         self.inbox.mkdir(parents=True)
         config = self.home.with_name("bench.toml")
         bundle: dict[str, float | str] = {"model.bundle": str(self._bundle.absolute()), "model.allow_unsigned": True}
         write_config(config, {"home": str(self.home)} | bundle | self._settings)
-        command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
-        with self._errors.open("wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)  # noqa: S603
+        self.process = PythonChild("edge_agent.cli", "run", "--config", str(config))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._temporary.cleanup()
+    def __exit__(self, *fault: object) -> None:
+        with self._temporary, self.process:
+            self.process.terminate(_STOP_TIMEOUT_S)
 
     def drop(self, name: str, content: bytes) -> float:
         """Put a file into the inbox at once and whole; return when, by ``time.monotonic``."""
@@ -119,20 +108,17 @@ class RunningAgent:
         sidecar = self.home / "results" / f"{name}.json"
         deadline_s = time.monotonic() + timeout_s
         while not os.path.exists(sidecar):  # noqa: PTH110 - twice as fast as Path.exists, in a loop that must not disturb
-            if self.process.poll() is not None:
-                raise AgentFailedError(f"the agent ended with exit code {self.process.returncode}: {self._last_words()}")
+            if ended := self.process.poll():
+                raise AgentFailedError(f"the agent {ended}")
             if time.monotonic() > deadline_s:
-                raise AgentFailedError(f"the agent gave no record of {name} within {timeout_s:g} s: {self._last_words()}")
+                said = self.process.last_line or "it wrote nothing"
+                raise AgentFailedError(f"the agent gave no record of {name} within {timeout_s:g} s: {said}")
             time.sleep(_LOOK_INTERVAL_S)
         found_s = time.monotonic()
         return msgspec.json.decode(sidecar.read_bytes(), type=Record), found_s
 
-    def _last_words(self) -> str:
-        lines = self._errors.read_text("utf-8", "replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
 
-
-def measure_arrivals(bundle: Path, seconds: float, images: Sequence[Path]) -> list[Row]:
+def measure_arrivals(bundle: Path, seconds: float, images: Sequence[Path]) -> list[BenchmarkRow]:
     """Drop one image at a time into an idle agent's inbox.
 
     Parameters
@@ -146,7 +132,7 @@ def measure_arrivals(bundle: Path, seconds: float, images: Sequence[Path]) -> li
 
     Returns
     -------
-    list of Row
+    list of BenchmarkRow
         ``commit`` and ``drop_to_record``, or one row with the error that prevented them.
     """
     runtime, threads = installed_runtimes()[0], len(os.sched_getaffinity(0))
@@ -169,10 +155,10 @@ def measure_arrivals(bundle: Path, seconds: float, images: Sequence[Path]) -> li
             commits_ms.clear()
             elapsed_s = repeat(step, seconds)
     except AgentFailedError as fault:
-        return [Row(runtime=runtime, threads=threads, stage="drop_to_record", error=str(fault))]
+        return [BenchmarkRow(runtime=runtime, threads=threads, stage="drop_to_record", error=str(fault))]
     return [
-        Row(runtime=runtime, threads=threads, stage="commit", latency_ms=latency_of(commits_ms, elapsed_s)),
-        Row(runtime=runtime, threads=threads, stage="drop_to_record", latency_ms=latency_of(samples_ms, elapsed_s)),
+        BenchmarkRow(runtime=runtime, threads=threads, stage="commit", latency_ms=latency_of(commits_ms, elapsed_s)),
+        BenchmarkRow(runtime=runtime, threads=threads, stage="drop_to_record", latency_ms=latency_of(samples_ms, elapsed_s)),
     ]
 
 

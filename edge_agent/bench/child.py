@@ -1,12 +1,13 @@
 """One measurement in a process of its own, so that loads are cold and a runtime that crashes takes nothing with it.
 
-``python -m edge_agent.bench.child JOB`` reads a job, measures, and writes the answer beside it. Standard output is not used: runtimes print
-on it as they like.
+``python -P -m edge_agent.bench.child DESCRIPTOR`` reads a job from standard input, measures, and writes the answer to a file descriptor.
+Standard output is not used, because runtimes print on it as they like.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from array import array
@@ -26,8 +27,8 @@ LONGEST_FACTOR = 6
 _WARM_UP_INVOCATIONS = 3
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure, with absolute paths. ``bundle`` is null for a bare model; ``answer`` is where the answer goes."""
+class BenchmarkJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What to measure, with absolute paths. ``bundle`` is null for a bare model."""
 
     task: Literal["start", "warm", "images"]
     runtime: str
@@ -36,7 +37,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str | None
     images: list[str]
     seconds: float
-    answer: str
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,19 +58,19 @@ def repeat(step: Callable[[], None], seconds: float) -> float:
     return elapsed_s
 
 
-def main(job_file: Path) -> int:
-    """Do one job; 0 also where the answer is an error."""
-    job = msgspec.json.decode(job_file.read_bytes(), type=Job)
+def main(descriptor: int) -> None:
+    """Do one job. A model that cannot be measured is an answer too."""
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=BenchmarkJob)
     tasks = {"start": _measure_start, "warm": _measure_warm, "images": _measure_images}
     try:
         answer = tasks[job.task](job)
     except EdgeAgentError as fault:
         answer = Answer(error=str(fault))
-    Path(job.answer).write_bytes(msgspec.json.encode(answer))
-    return 0
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(answer))
 
 
-def _measure_start(job: Job) -> Answer:
+def _measure_start(job: BenchmarkJob) -> Answer:
     from edge_agent.inference.interpreter import RUNTIME_FAULTS, interpreter_class
 
     model = Path(job.tflite).read_bytes()
@@ -96,7 +96,7 @@ def _measure_start(job: Job) -> Answer:
     )
 
 
-def _measure_warm(job: Job) -> Answer:
+def _measure_warm(job: BenchmarkJob) -> Answer:
     from edge_agent.inference.interpreter import interpreter_class
 
     interpreter = interpreter_class(job.runtime)(model_content=Path(job.tflite).read_bytes(), num_threads=job.threads)
@@ -114,7 +114,7 @@ def _measure_warm(job: Job) -> Answer:
     return Answer(latency_ms={"warm_invoke": latency_of(samples_ms, repeat(step, job.seconds))})
 
 
-def _measure_images(job: Job) -> Answer:
+def _measure_images(job: BenchmarkJob) -> Answer:
     from edge_agent.imaging.decode import decode_image
     from edge_agent.inference.bundle import load_bundle
     from edge_agent.inference.classifier import Classifier
@@ -158,4 +158,4 @@ def _random_tensor(shape: NDArray[Any], dtype: np.dtype[Any], generator: np.rand
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(int(sys.argv[1]))

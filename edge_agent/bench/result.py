@@ -60,7 +60,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
         return self.iterations < MIN_ITERATIONS or self.seconds < MIN_SECONDS - 0.05
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the table: ``latency_ms``, or the ``error`` that stood in its way. A null ``stage`` stands for all of them."""
 
     runtime: str
@@ -80,7 +80,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run on one board. ``invalid`` says why it measures the power supply or the cooling and not the board; empty where it does not."""
 
     schema_version: int
@@ -93,7 +93,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     after: BoardState
     invalid: list[str]
     cautions: list[str]
-    rows: list[Row]
+    rows: list[BenchmarkRow]
 
 
 def latency_of(samples_ms: Sequence[float], seconds: float) -> Latency:
@@ -116,12 +116,12 @@ def latency_of(samples_ms: Sequence[float], seconds: float) -> Latency:
     return Latency(iterations=len(values), seconds=round(seconds, 2), min=low, median=median, p90=p90, p99=p99, max=high)
 
 
-def encode_result(result: Result) -> bytes:
+def encode_result(result: BenchmarkResult) -> bytes:
     """Return the result as indented JSON, ending in a newline."""
     return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> BenchmarkResult:
     """Read a result that ``edge-agent bench --out`` wrote.
 
     Raises
@@ -140,6 +140,6 @@ def read_result(path: Path) -> Result:
                 f"{path} has schema version {bytes(version).decode('utf-8', 'replace')}, this version of edge-agent reads {SCHEMA_VERSION}:"
                 " compare with the version that wrote it"
             )
-        return msgspec.json.decode(content, type=Result)
+        return msgspec.json.decode(content, type=BenchmarkResult)
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise ConfigError(f"{path} is not a result of edge-agent bench ({fault}); write one with  edge-agent bench --out FILE") from fault

@@ -11,8 +11,8 @@ from edge_agent.bench.arrivals import measure_arrivals
 from edge_agent.bench.board import read_board
 from edge_agent.bench.condition import cautions, invalidity, read_state
 from edge_agent.bench.images import DESCRIPTION, draw_jpeg
-from edge_agent.bench.result import SCHEMA_VERSION, Result, Row
-from edge_agent.bench.sweep import Subject, find_subject, sweep
+from edge_agent.bench.result import SCHEMA_VERSION, BenchmarkResult, BenchmarkRow
+from edge_agent.bench.sweep import BenchmarkModel, find_model, measure_model
 from edge_agent.errors import ConfigError, InputFault
 from edge_agent.version import program_version
 
@@ -22,7 +22,7 @@ _MAX_IMAGES = 256
 
 def run_bench(
     model: Path, runtimes: Sequence[str], threads: Sequence[int], seconds: float, image_folder: Path | None, report: Callable[[str], None]
-) -> Result:
+) -> BenchmarkResult:
     """Measure a model and, if it is a bundle, the agent that runs it.
 
     Parameters
@@ -47,24 +47,24 @@ def run_bench(
     ConfigError
         If the folder holds no image that can be decoded.
     """
-    subject = find_subject(model)
+    measured = find_model(model)
     board, states = read_board(), [read_state()]
     warnings = cautions(board, states[0])
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as scratch:
-        images, description = _images(subject, image_folder, Path(scratch), warnings)
-        rows: list[Row] = []
-        for row in sweep(subject, runtimes, threads, seconds, images, report):
+        images, description = _images(measured, image_folder, Path(scratch), warnings)
+        rows: list[BenchmarkRow] = []
+        for row in measure_model(measured, runtimes, threads, seconds, images, report):
             rows.append(row)
             states.append(read_state())
-        if subject.bundle is not None:
+        if measured.bundle is not None:
             report("a running agent")
-            rows += measure_arrivals(subject.bundle, seconds, images)
+            rows += measure_arrivals(measured.bundle, seconds, images)
     states.append(read_state())
-    return Result(
+    return BenchmarkResult(
         schema_version=SCHEMA_VERSION,
         created_at=datetime.now(UTC),
         edge_agent_version=program_version(),
-        model=subject.file,
+        model=measured.file,
         images=description,
         board=board,
         before=states[0],
@@ -75,9 +75,9 @@ def run_bench(
     )
 
 
-def _images(subject: Subject, folder: Path | None, scratch: Path, warnings: list[str]) -> tuple[list[Path], str]:
+def _images(model: BenchmarkModel, folder: Path | None, scratch: Path, warnings: list[str]) -> tuple[list[Path], str]:
     """Find or draw the images, and say in words what they are; a bare model needs none."""
-    if subject.bundle is None:
+    if model.bundle is None:
         return [], "none: random values"
     if folder is None:
         drawn = [scratch / f"drawn-{seed}.jpg" for seed in range(_DRAWN_IMAGES)]

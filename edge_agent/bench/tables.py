@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.bench.condition import throttled_words
-from edge_agent.bench.result import MIN_ITERATIONS, MIN_SECONDS, Result, Stage
+from edge_agent.bench.result import MIN_ITERATIONS, MIN_SECONDS, BenchmarkResult, Stage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MEBIBYTE = 1024**2
 
 
-def print_result(result: Result, console: Console) -> None:
+def print_result(result: BenchmarkResult, console: Console) -> None:
     """Print the board's facts, the table of rows, and what is to be said against the run."""
     from rich.table import Table
 
@@ -42,7 +42,7 @@ def print_result(result: Result, console: Console) -> None:
         console.print(f"INVALID: {reason}", style="bold red", highlight=False, markup=False, soft_wrap=True)
 
 
-def print_comparison(results: Sequence[tuple[Path, Result]], console: Console) -> None:
+def print_comparison(results: Sequence[tuple[Path, BenchmarkResult]], console: Console) -> None:
     """Print the median of each row of several results, with its ratio to the first result's.
 
     A row is matched by runtime, threads and stage; where a result does not have it, its cell is empty.
@@ -75,7 +75,7 @@ def print_comparison(results: Sequence[tuple[Path, Result]], console: Console) -
         console.print(f"model: {_model_words(results[0][1])}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _medians(result: Result) -> dict[tuple[str, int, Stage], float]:
+def _medians(result: BenchmarkResult) -> dict[tuple[str, int, Stage], float]:
     return {
         (row.runtime, row.threads, row.stage): row.latency_ms.median
         for row in result.rows
@@ -83,7 +83,7 @@ def _medians(result: Result) -> dict[tuple[str, int, Stage], float]:
     }
 
 
-def _comparison_warnings(results: Sequence[tuple[Path, Result]]) -> list[str]:
+def _comparison_warnings(results: Sequence[tuple[Path, BenchmarkResult]]) -> list[str]:
     warnings = []
     if len({result.model.digest for _, result in results}) > 1:
         warnings.append("the models differ; the ratios compare models as well as boards:")
@@ -94,7 +94,7 @@ def _comparison_warnings(results: Sequence[tuple[Path, Result]]) -> list[str]:
     return warnings
 
 
-def _facts(result: Result) -> list[tuple[str, str]]:
+def _facts(result: BenchmarkResult) -> list[tuple[str, str]]:
     board, before, after = result.board, result.before, result.after
     memory = "" if board.memory_bytes is None else f"{board.memory_bytes / _MEBIBYTE:.0f} MiB memory, "
     clock = [f"{hertz / 1e6:.0f} MHz" for hertz in (before.clock_hz, after.clock_hz) if hertz is not None]
@@ -116,13 +116,13 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _model_words(result: Result) -> str:
+def _model_words(result: BenchmarkResult) -> str:
     model = result.model
     version = f" {model.version}" if model.version else ""
     return f"{model.name}{version}, {model.size_bytes} bytes, SHA-256 {model.digest[:12]}"
 
 
-def _board_words(result: Result) -> str:
+def _board_words(result: BenchmarkResult) -> str:
     board = result.board
     return f"{board.model or board.architecture}, {board.cores} x {board.cpu or board.architecture}, {result.created_at:%Y-%m-%d}"
 

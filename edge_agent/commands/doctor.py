@@ -12,7 +12,7 @@ import click
 from edge_agent.doctor.finding import AREAS, Area
 
 if TYPE_CHECKING:
-    from edge_agent.doctor.examine import Subject
+    from edge_agent.doctor.examine import ExaminedAgent
     from edge_agent.doctor.finding import Finding
 
 
@@ -31,20 +31,20 @@ def command(config_path: Path | None, home: Path | None, form: Literal["table", 
     from edge_agent.doctor.finding import worst
     from edge_agent.doctor.table import print_findings
 
-    subject = _subject(config_path, home)
-    findings = examine(subject, areas or AREAS)
+    agent = _examined(config_path, home)
+    findings = examine(agent, areas or AREAS)
     if form == "json":
-        _print_json(subject, findings)
+        _print_json(agent, findings)
     else:
         print_findings(findings, sys.stdout)
     return 1 if worst(findings) == "problem" else 0
 
 
-def _subject(config_path: Path | None, home: Path | None) -> Subject:
+def _examined(config_path: Path | None, home: Path | None) -> ExaminedAgent:
     """Find the agent that is meant, and go on with the rights of its user."""
     from edge_agent.config import config_of_box, load_config
     from edge_agent.doctor.access import become_agent
-    from edge_agent.doctor.examine import Subject
+    from edge_agent.doctor.examine import ExaminedAgent
     from edge_agent.errors import ConfigError
 
     config_path = config_of_box(config_path, home)
@@ -56,14 +56,14 @@ def _subject(config_path: Path | None, home: Path | None) -> Subject:
     user = become_agent(config.home)
     if config_path is not None and not fault and not os.access(config_path, os.R_OK, effective_ids=True):
         fault = f"{config_path} can not be read by {user.name}, as whom the agent runs:  sudo chown {user.name} {config_path}"
-    return Subject(config=config, config_path=config_path, config_fault=fault, user=user)
+    return ExaminedAgent(config=config, config_path=config_path, config_fault=fault, user=user)
 
 
-def _print_json(subject: Subject, findings: list[Finding]) -> None:
+def _print_json(agent: ExaminedAgent, findings: list[Finding]) -> None:
     import msgspec
 
     from edge_agent.doctor.finding import worst
     from edge_agent.files.names import printable_path
 
-    report = {"verdict": worst(findings), "home": printable_path(str(subject.config.home)), "user": subject.user.name, "findings": findings}
+    report = {"verdict": worst(findings), "home": printable_path(str(agent.config.home)), "user": agent.user.name, "findings": findings}
     click.echo(msgspec.json.encode(report).decode())

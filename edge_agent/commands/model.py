@@ -42,7 +42,7 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     left_because: str | None = None
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
+class ModelListing(msgspec.Struct, frozen=True, kw_only=True):
     """What ``model list --format json`` prints. ``overruled_by`` is the bundle of the configuration, which wins over all of these."""
 
     home: str
@@ -172,7 +172,7 @@ def rollback(config_path: Path | None, home: Path | None) -> None:
     _tell_if_overruled(config)
 
 
-def read_listing(config: Config) -> Listing:
+def read_listing(config: Config) -> ModelListing:
     """Read what is installed on a box.
 
     Raises
@@ -223,7 +223,7 @@ def read_listing(config: Config) -> Listing:
         )
     )
     overruled_by = None if config.model.bundle is None else str(config.model.bundle)
-    return Listing(home=str(config.home), overruled_by=overruled_by, models=models)
+    return ModelListing(home=str(config.home), overruled_by=overruled_by, models=models)
 
 
 def _line(model: ListedModel) -> str:

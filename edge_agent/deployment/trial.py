@@ -1,4 +1,4 @@
-"""A new model is tried in a process of its own: one that brings the interpreter down, or never ends, takes nothing else with it.
+"""A new model is tried in a process of its own: one that crashes the interpreter, or never ends, takes nothing else with it.
 
 python -P -m edge_agent.deployment.trial FOLDER DIGEST
 """
@@ -6,18 +6,17 @@ python -P -m edge_agent.deployment.trial FOLDER DIGEST
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
+from edge_agent.child_process import PythonChild
 from edge_agent.errors import EdgeAgentError, ModelContractError, ModelError
 
 TIMEOUT_S = 120.0
-"""Python, the runtime and the golden vectors take half a second here, and some seconds on the slowest boards."""
+"""Python, the runtime and the golden vectors take half a second on a desktop, and some seconds on the slowest boards."""
 
 _MAX_MEMORY_BYTES = 1024**3
-_SAID_CHARACTERS = 500
+_REASON_CHARACTERS = 500
 
 
 def try_bundle(directory: Path, digest: str, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -35,38 +34,26 @@ def try_bundle(directory: Path, digest: str, *, timeout_s: float = TIMEOUT_S) ->
     Raises
     ------
     ModelError
-        If the child refuses the model, does not end, or is ended by it.
+        If the child refuses the model, does not end in time, or is killed.
     """
-    # -P: without it Python would look for modules in the current folder first, which may be the stick that the model came on.
-    command = [sys.executable, "-P", "-m", "edge_agent.deployment.trial", str(directory), digest]
     try:
-        child = subprocess.run(  # noqa: S603  the arguments are ours
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelError(
-            f"the model was tried and had not finished its test images after {timeout_s:g} s; it is not fit for this board"
-        ) from None
+        with PythonChild("edge_agent.deployment.trial", str(directory), digest) as child:
+            ended = child.wait(timeout_s)
     except OSError as fault:
         raise ModelError(
-            f"the model could not be tried, because {sys.executable} can not be started: {fault.strerror}; let the user to whom the home"
-            " folder belongs run it"
+            f"the model could not be tried, because {sys.executable} cannot be started: {fault.strerror}; run it as the user who owns the"
+            " home folder"
         ) from fault
-    if child.returncode < 0:
+    if ended.exit_code is None:
+        raise ModelError(f"the model was tried and had not finished its test images after {timeout_s:g} s; it is not fit for this board")
+    if ended.signal_name:
         raise ModelError(
-            f"the model was tried and brought its process down ({_signal_name(-child.returncode)}): it is damaged or not fit for this"
-            " board; do not use it, and tell the people who built it"
+            f"the model was tried and brought its process down ({ended.signal_name}): it is damaged or not fit for this board; do not use"
+            " it, and tell the people who built it"
         )
-    if child.returncode:
-        said = child.stderr.strip().splitlines() or ["it gave no reason"]
-        raise ModelError(f"the model was tried and failed: {said[-1].removeprefix('error: ')[:_SAID_CHARACTERS]}")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    if ended.exit_code:
+        reason = ended.last_line.removeprefix("error: ")[:_REASON_CHARACTERS]
+        raise ModelError(f"the model was tried and failed: {reason or 'it gave no reason'}")
 
 
 def main() -> int:
@@ -88,7 +75,7 @@ def main() -> int:
 
 
 def _spare_the_others() -> None:
-    """See that a model which takes all memory is itself the first to go, and that a crash leaves no core file on a small disk."""
+    """See that a model which takes all memory is itself killed first, and that a crash leaves no core file on a small disk."""
     import resource
     from contextlib import suppress
 

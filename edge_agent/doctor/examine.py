@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edge_agent.doctor.board import board_findings
 from edge_agent.doctor.clock import clock_findings
 from edge_agent.doctor.disk import file_system_findings, space_finding, wear_findings
 from edge_agent.doctor.finding import AREAS, Area, Finding, ok, problem
+from edge_agent.doctor.probe import Probe
 from edge_agent.doctor.program import build_finding, config_finding, model_findings, package_findings, python_findings
 from edge_agent.doctor.service import (
     agent_finding,
@@ -27,7 +29,6 @@ from edge_agent.doctor.service import (
     running_agent,
     unit_finding,
 )
-from edge_agent.doctor.trial import Trial
 from edge_agent.errors import SourceGoneError
 from edge_agent.files.mounts import Mount
 from edge_agent.intake.capture import source_kind, without_password
@@ -41,7 +42,7 @@ _CAMERA_MARGIN_S = 5.0
 """What loading OpenCV takes on a small board, beyond the wait for a frame."""
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+class ExaminedAgent(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked at.
 
     Attributes
@@ -62,12 +63,12 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     user: User
 
 
-def examine(subject: Subject, areas: Collection[Area] = AREAS) -> list[Finding]:
+def examine(agent: ExaminedAgent, areas: Collection[Area] = AREAS) -> list[Finding]:
     """Look at everything.
 
     Parameters
     ----------
-    subject : Subject
+    agent : ExaminedAgent
         Which agent, seen by whom.
     areas : collection of str
         What to look at: some of :data:`AREAS`.
@@ -77,45 +78,46 @@ def examine(subject: Subject, areas: Collection[Area] = AREAS) -> list[Finding]:
     list of Finding
         In the order of the areas, each with its area.
     """
-    config = subject.config
+    config = agent.config
     state = config.home / "state"
-    # Both take their time, so they run beside all else.
-    model = Trial("model", config) if "program" in areas else None
-    holder = running_agent(state)
-    camera = Trial("camera", config) if "camera" in areas and _may_open_camera(config, holder) else None
-    board = read_board()
-    database, newest = database_findings(config.home) if {"service", "clock"} & set(areas) else ([], None)
-    found: dict[Area, Sequence[Finding]] = {}
-    if "board" in areas:
-        found["board"] = list(board_findings(board, read_state(), config.imaging.max_pixels))
-    if "folders" in areas:
-        found["folders"] = list(_folder_findings(subject, holder))
-    if "clock" in areas:
-        found["clock"] = list(clock_findings(_witnesses(config.home, newest)))
-    if "service" in areas:
-        crash = crash_finding(state)
-        found["service"] = [unit_finding(), agent_finding(state), *database, *([crash] if crash else [])]
-    if model is not None:
-        found["program"] = [
-            build_finding(),
-            *python_findings(board),
-            *package_findings(),
-            config_finding(subject.config_path, subject.config_fault),
-            *model_findings(board, model.finish(_MODEL_S)),
-        ]
-    if "camera" in areas:
-        found["camera"] = [_camera_finding(config, camera)]
+    with ExitStack() as probes:
+        # Both take their time, so they run beside all else.
+        model = probes.enter_context(Probe("model", config)) if "program" in areas else None
+        holder = running_agent(state)
+        camera = probes.enter_context(Probe("camera", config)) if "camera" in areas and _may_open_camera(config, holder) else None
+        board = read_board()
+        database, newest = database_findings(config.home) if {"service", "clock"} & set(areas) else ([], None)
+        found: dict[Area, Sequence[Finding]] = {}
+        if "board" in areas:
+            found["board"] = list(board_findings(board, read_state(), config.imaging.max_pixels))
+        if "folders" in areas:
+            found["folders"] = list(_folder_findings(agent, holder))
+        if "clock" in areas:
+            found["clock"] = list(clock_findings(_witnesses(config.home, newest)))
+        if "service" in areas:
+            crash = crash_finding(state)
+            found["service"] = [unit_finding(), agent_finding(state), *database, *([crash] if crash else [])]
+        if model is not None:
+            found["program"] = [
+                build_finding(),
+                *python_findings(board),
+                *package_findings(),
+                config_finding(agent.config_path, agent.config_fault),
+                *model_findings(board, model.finish(_MODEL_S)),
+            ]
+        if "camera" in areas:
+            found["camera"] = [_camera_finding(config, camera)]
     return [msgspec.structs.replace(finding, area=area) for area in AREAS if area in found for finding in found[area]]
 
 
-def _folder_findings(subject: Subject, holder: int | None) -> Iterator[Finding]:
-    config = subject.config
+def _folder_findings(agent: ExaminedAgent, holder: int | None) -> Iterator[Finding]:
+    config = agent.config
     umask = agent_umask(holder)
     if umask is None:
         umask = os.umask(0o077)
         os.umask(umask)
-    yield user_finding(subject.user, umask)
-    yield from home_findings(config.home, subject.user)
+    yield user_finding(agent.user, umask)
+    yield from home_findings(config.home, agent.user)
     home = _look(config.home)
     if isinstance(home, Mount):
         yield from file_system_findings("home", home)
@@ -164,14 +166,14 @@ def _may_open_camera(config: Config, holder: int | None) -> bool:
     return bool(config.camera.source) and (holder is None or source_kind(config.camera.source) != "device")
 
 
-def _camera_finding(config: Config, trial: Trial | None) -> Finding:
+def _camera_finding(config: Config, probe: Probe | None) -> Finding:
     source = without_password(config.camera.source)
     if not source:
         return ok("camera", "none is configured")
-    if trial is None:
+    if probe is None:
         return ok("camera", f"{source} is in use by the running agent, and was not opened a second time")
-    outcome = trial.finish(config.camera.stall_timeout_s + _CAMERA_MARGIN_S)
-    if outcome.failure:
+    result = probe.finish(config.camera.stall_timeout_s + _CAMERA_MARGIN_S)
+    if result.failure:
         advice = "check cable, power and the number or address; a Raspberry Pi's own camera module needs  libcamerify  before the agent"
-        return problem("camera", f"{source}: {outcome.step}: {outcome.failure}", advice)
-    return ok("camera", f"{source}: {outcome.facts['frame']}")
+        return problem("camera", f"{source}: {result.step}: {result.failure}", advice)
+    return ok("camera", f"{source}: {result.facts['frame']}")

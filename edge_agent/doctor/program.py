@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge_agent.bench.board import Board
 from edge_agent.doctor.finding import Finding, ok, problem, warning
-from edge_agent.doctor.trial import Outcome
+from edge_agent.doctor.probe import ProbeResult
 from edge_agent.version import describe_build
 
 DISTRIBUTION = "edge-agent"
@@ -97,31 +97,31 @@ def config_finding(path: Path | None, fault: str) -> Finding:
     return ok("configuration", str(path) if path else "the defaults; no file is named")
 
 
-def model_findings(board: Board, outcome: Outcome) -> Iterator[Finding]:
+def model_findings(board: Board, result: ProbeResult) -> Iterator[Finding]:
     """Say how the model ran.
 
     Parameters
     ----------
     board : Board
         Where it ran.
-    outcome : Outcome
-        Of the trial "model".
+    result : ProbeResult
+        Of the probe "model".
     """
-    if outcome.failure:
-        yield problem("model", f"{outcome.step}: {outcome.failure}", _model_advice(board, outcome))
+    if result.failure:
+        yield problem("model", f"{result.step}: {result.failure}", _model_advice(board, result))
         return
-    facts = outcome.facts
+    facts = result.facts
     yield ok("model", f"{facts['model']}; {facts['origin']}; {facts['folder']}")
     yield ok("model runtime", f"{facts['runtime']}: {facts['invoke']}")
 
 
-def _model_advice(board: Board, outcome: Outcome) -> str:
-    if outcome.signal == "SIGILL":
+def _model_advice(board: Board, result: ProbeResult) -> str:
+    if result.signal == "SIGILL":
         return "this processor lacks an instruction that the package uses: use a newer board, or the extra tflite"
-    if outcome.signal and board.page_size_bytes > _USUAL_PAGE_BYTES:
+    if result.signal and board.page_size_bytes > _USUAL_PAGE_BYTES:
         return "write  kernel=kernel8.img  into /boot/firmware/config.txt and start the box again: its memory pages are larger than usual"
-    if outcome.signal == "SIGKILL":
+    if result.signal == "SIGKILL":
         return "the system may be out of memory: end other programs, or lower MemoryMax=, and look again"
-    if outcome.step.startswith("loading") or outcome.signal:
+    if result.step.startswith("loading") or result.signal:
         return _REINSTALL
     return "the message says what to do; the model that came with the program is used after  edge-agent model rollback"

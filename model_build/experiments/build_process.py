@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from edge_agent.child_process import ChildExit
 from edge_agent.errors import ConfigError, EdgeAgentError
 from model_build.libraries import explain_missing
 from model_build.run_folder import CONFIG, ENVIRONMENT, EPOCHS, prepare_out, write_json
@@ -20,11 +20,12 @@ INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
 _TIMEOUT_S = 30.0
+"""How long an interrupted build may take to keep its last epoch and end."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What shall be built where. ``threads`` is None where the machine decides; ``verbose`` is 0, 1 or 2 as in a recipe."""
+    """What to build, and where. ``threads`` is None where the machine decides; ``verbose`` is 0, 1 or 2 as in a recipe."""
 
     folder: Path
     config_text: str
@@ -42,7 +43,7 @@ class Failure:
 
 
 def build(order: Order) -> None:
-    """Build what an order says in this process, from its last finished epoch on where there is one.
+    """Build in this process what an order says. A build that was interrupted goes on after its last finished epoch.
 
     Raises
     ------
@@ -65,8 +66,8 @@ def build(order: Order) -> None:
 def limit_threads(count: int) -> None:
     """Let this process, which has not imported TensorFlow yet, compute on ``count`` threads.
 
-    Where the system can, the process is also kept on so many cores: decoding, scikit-learn and the int8 interpreter each make a thread for
-    every core, and then share these.
+    Where the system supports it, the process is also bound to that many cores, because decoding, scikit-learn and the int8 interpreter
+    each start a thread for every core that they may use.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(count)
@@ -75,7 +76,7 @@ def limit_threads(count: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Two builds must not write into one folder: when the parent was killed, a second one may be started at any moment."""
+    """End as soon as the parent has ended: somebody may start a second build, and two builds must not write into one folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -95,7 +96,7 @@ def _work(order: Order, work: Callable[[Order], None], outcome: Connection) -> N
     except Exception as fault:
         missing = explain_missing(fault) if isinstance(fault, ModuleNotFoundError) else None
         if missing is None:
-            outcome.send(Failure(f"a fault nobody foresaw ({type(fault).__name__}: {fault})", EdgeAgentError.exit_code))
+            outcome.send(Failure(f"an unexpected error ({type(fault).__name__}: {fault})", EdgeAgentError.exit_code))
             raise
         outcome.send(Failure(missing, ConfigError.exit_code))
     else:
@@ -109,7 +110,7 @@ def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure 
     ----------
     order : Order
     work : callable
-        What the new process does; a function that stands in a module.
+        What the new process does; a function at the top level of a module.
 
     Returns
     -------
@@ -144,11 +145,9 @@ def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure 
 
 
 def _unsaid(exit_code: int) -> Failure:
-    """The failure of a process that ended without a word."""
+    """Give the failure of a process that ended without an answer."""
     if exit_code == INTERRUPTED:
         raise KeyboardInterrupt
-    if exit_code >= 0:
-        return Failure(f"the build ended with exit code {exit_code} and said nothing", EdgeAgentError.exit_code)
-    name = signal.Signals(-exit_code).name
-    hint = "; the system does this when memory runs out: lower batch_size or the image size" if name == "SIGKILL" else ""
-    return Failure(f"the build was ended by {name}{hint}", EdgeAgentError.exit_code)
+    ended = ChildExit(exit_code)
+    hint = "; the system does this when memory runs out: lower batch_size or the image size" if ended.signal_name == "SIGKILL" else ""
+    return Failure(f"the build {ended}{hint}", EdgeAgentError.exit_code)

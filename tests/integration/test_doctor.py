@@ -110,12 +110,13 @@ def test_a_runtime_that_crashes_is_a_finding_and_no_crash_of_the_doctor(tmp_path
 
 def test_a_model_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_agent.config import Config
-    from edge_agent.doctor.trial import Trial
+    from edge_agent.doctor.probe import Probe
 
     (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    outcome = Trial("model", Config(home=tmp_path)).finish(0.2)
-    assert (outcome.failure, outcome.step) == ("did not answer within 0.2 s", "starting Python")
+    with Probe("model", Config(home=tmp_path)) as probe:
+        result = probe.finish(0.2)
+    assert (result.failure, result.step) == ("did not end within 0.2 s", "starting Python")
 
 
 def test_a_bundle_that_was_tampered_with_and_a_wrong_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ ORDER = {
             "intake",
             "inference",
         ),
-        *("database", "imaging", "config", "files", "records", "config_errors", "array_types", "errors", "version"),
+        *("database", "imaging", "config", "files", "records", "config_errors", "array_types", "child_process", "errors", "version"),
     ),
     "model_build": (
         *("__main__", "cli", "commands", "experiments", "build", "report", "studies", "training", "bundle", "evaluation", "heads"),
@@ -36,7 +36,7 @@ ORDER = {
 }
 """The rooms of each package, and the modules beside them. Each imports itself and what stands after it, nothing that stands before."""
 
-TRAINING_MAY_USE = ("command_group", "version", "errors", "records", "files", "imaging", "inference")
+TRAINING_MAY_USE = ("command_group", "version", "errors", "child_process", "records", "files", "imaging", "inference")
 MOST_MODULES = 14
 """A folder with more modules is two folders."""
 NOT_ON_THE_DEVICE = {"model_build", "tensorflow", "keras", "sklearn", "matplotlib", "mlflow", "torch", "scipy"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.bench.result import Row
-from edge_agent.bench.sweep import find_subject, sweep
+from edge_agent.bench.result import BenchmarkRow
+from edge_agent.bench.sweep import find_model, measure_model
 
 WORKING = """
 import numpy as np
@@ -44,7 +44,7 @@ def bare_model(tmp_path: Path) -> Path:
     return path
 
 
-def measure(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, threads: list[int]) -> list[Row]:
+def measure(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, threads: list[int]) -> list[BenchmarkRow]:
     """Sweep with ``source`` as the runtime ``tflite_runtime``."""
     package = tmp_path / "modules" / "tflite_runtime"
     package.mkdir(parents=True)
@@ -52,7 +52,7 @@ def measure(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source
     (package / "interpreter.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     said: list[str] = []
-    rows = list(sweep(find_subject(model), ["tflite_runtime"], threads, 0.1, [], said.append))
+    rows = list(measure_model(find_model(model), ["tflite_runtime"], threads, 0.1, [], said.append))
     assert said[0] == f"tflite_runtime, threads: {threads[0]}, start"
     return rows
 
@@ -74,7 +74,7 @@ def test_every_number_of_threads_is_measured(bare_model: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("source", "error"),
     [
-        (CRASHING, "the process crashed: Segmentation fault"),
+        (CRASHING, "the process was killed by SIGSEGV"),
         (WRONG_NUMPY, "numpy.core.multiarray failed to import"),
         (BROKEN_INVOKE, "Op builtin_code out of range"),
         (ENDING, "exit code 3: what is this?"),
@@ -89,5 +89,5 @@ def test_a_runtime_that_can_not_be_used_is_a_row_that_says_so(
 
 
 def test_a_missing_runtime_is_a_row_too(bare_model: Path) -> None:
-    rows = list(sweep(find_subject(bare_model), ["no_such_runtime"], [1], 0.1, [], lambda _: None))
+    rows = list(measure_model(find_model(bare_model), ["no_such_runtime"], [1], 0.1, [], lambda _: None))
     assert "No module named 'no_such_runtime'" in (rows[0].error or "")

@@ -17,8 +17,8 @@ from edge_agent.bench.board import Board
 from edge_agent.bench.child import repeat
 from edge_agent.bench.condition import BoardState
 from edge_agent.bench.images import draw_jpeg
-from edge_agent.bench.result import Latency, ModelFile, Result, Row, encode_result, latency_of, read_result
-from edge_agent.bench.sweep import find_subject, thread_counts
+from edge_agent.bench.result import BenchmarkResult, BenchmarkRow, Latency, ModelFile, encode_result, latency_of, read_result
+from edge_agent.bench.sweep import find_model, thread_counts
 from edge_agent.bench.tables import print_comparison, print_result
 from edge_agent.cli import main
 from edge_agent.errors import ConfigError, ModelError
@@ -47,7 +47,7 @@ BOARD = Board(
     packages={"ai-edge-litert": "2.1.6"},
     power_supply=None,
 )
-RESULT = Result(
+RESULT = BenchmarkResult(
     schema_version=1,
     created_at=datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC),
     edge_agent_version="0.1.0",
@@ -59,15 +59,15 @@ RESULT = Result(
     invalid=[],
     cautions=["since the last boot: under-voltage has occurred"],
     rows=[
-        Row(runtime="ai_edge_litert", threads=1, stage="decode", latency_ms=latency_of([4.0, 5.0, 6.0], 0.2)),
-        Row(runtime="ai_edge_litert", threads=1, stage="warm_invoke", latency_ms=latency_of([20.0] * 100, 10.0)),
-        Row(runtime="tflite_runtime", threads=1, stage=None, error="the process crashed: [Segmentation fault]"),
+        BenchmarkRow(runtime="ai_edge_litert", threads=1, stage="decode", latency_ms=latency_of([4.0, 5.0, 6.0], 0.2)),
+        BenchmarkRow(runtime="ai_edge_litert", threads=1, stage="warm_invoke", latency_ms=latency_of([20.0] * 100, 10.0)),
+        BenchmarkRow(runtime="tflite_runtime", threads=1, stage=None, error="the process crashed: [Segmentation fault]"),
     ],
 )
 
 
-def rows_with(median: float) -> list[Row]:
-    return [Row(runtime="ai_edge_litert", threads=1, stage="warm_invoke", latency_ms=latency_of([median] * 10, 10.0))]
+def rows_with(median: float) -> list[BenchmarkRow]:
+    return [BenchmarkRow(runtime="ai_edge_litert", threads=1, stage="warm_invoke", latency_ms=latency_of([median] * 10, 10.0))]
 
 
 def shown(print_something: Any, *arguments: Any) -> str:
@@ -215,7 +215,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="not a TFLite model"):
-        find_subject(path)
+        find_model(path)
 
 
 def test_drawn_images_are_radiograph_sized_and_differ() -> None:

@@ -22,9 +22,9 @@ from edge_agent.doctor.board import board_findings
 from edge_agent.doctor.clock import clock_findings
 from edge_agent.doctor.disk import file_system_findings, space_finding, wear_findings
 from edge_agent.doctor.finding import Finding, ok, problem, warning, worst
+from edge_agent.doctor.probe import ProbeResult, decode_config, encode_config
 from edge_agent.doctor.program import build_finding, config_finding, model_findings, package_findings, python_findings
 from edge_agent.doctor.service import agent_finding, agent_umask, crash_finding, database_findings, running_agent, unit_verdict
-from edge_agent.doctor.trial import Outcome, decode_config, encode_config
 from edge_agent.files.mounts import Mount
 from edge_agent.surfaces.state import StateFile
 from edge_agent.version import describe_build
@@ -264,27 +264,27 @@ class TestProgram:
         assert by_check(python_findings(board))["C library"].verdict == verdict
 
     @pytest.mark.parametrize(
-        ("outcome", "page_size_bytes", "word"),
+        ("result", "page_size_bytes", "word"),
         [
-            (Outcome({}, "was killed by SIGILL", "running the model", "SIGILL"), 4096, "newer board"),
-            (Outcome({}, "was killed by SIGSEGV", "loading numpy", "SIGSEGV"), 16384, "kernel8.img"),
-            (Outcome({}, "was killed by SIGSEGV", "loading numpy", "SIGSEGV"), 4096, "scripts/install"),
-            (Outcome({}, "was killed by SIGKILL", "running the model", "SIGKILL"), 4096, "memory"),
-            (Outcome({}, "No module named 'numpy'", "loading numpy"), 4096, "scripts/install"),
-            (Outcome({}, "model.tflite: not the file that was packed", "reading the model's files"), 4096, "rollback"),
+            (ProbeResult({}, "was killed by SIGILL", "running the model", "SIGILL"), 4096, "newer board"),
+            (ProbeResult({}, "was killed by SIGSEGV", "loading numpy", "SIGSEGV"), 16384, "kernel8.img"),
+            (ProbeResult({}, "was killed by SIGSEGV", "loading numpy", "SIGSEGV"), 4096, "scripts/install"),
+            (ProbeResult({}, "was killed by SIGKILL", "running the model", "SIGKILL"), 4096, "memory"),
+            (ProbeResult({}, "No module named 'numpy'", "loading numpy"), 4096, "scripts/install"),
+            (ProbeResult({}, "model.tflite: not the file that was packed", "reading the model's files"), 4096, "rollback"),
         ],
     )
-    def test_a_crash_is_a_result_with_its_advice(self, outcome: Outcome, page_size_bytes: int, word: str) -> None:
-        (found,) = model_findings(msgspec.structs.replace(read_board(), page_size_bytes=page_size_bytes), outcome)
+    def test_a_crash_is_a_result_with_its_advice(self, result: ProbeResult, page_size_bytes: int, word: str) -> None:
+        (found,) = model_findings(msgspec.structs.replace(read_board(), page_size_bytes=page_size_bytes), result)
         assert found.verdict == "problem"
-        assert outcome.failure in found.saw
+        assert result.failure in found.saw
         assert word in found.advice
 
     def test_the_configuration(self) -> None:
         assert config_finding(None, "").verdict == "ok"
         assert config_finding(Path("/etc/edge-agent/edge-agent.toml"), "intake.inbx: unknown key").verdict == "problem"
 
-    def test_a_configuration_reaches_the_trial_as_it_is(self) -> None:
+    def test_a_configuration_reaches_the_probe_as_it_is(self) -> None:
         config = Config(home=Path(os.fsdecode(b"/srv/r\xf6ntgen")), intake=IntakeConfig(inbox=Path("/srv/日本")))
         assert decode_config(encode_config(config)) == config
 

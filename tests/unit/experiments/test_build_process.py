@@ -33,9 +33,9 @@ def test_threads_limit_the_cores_and_tensorflow(tmp_path: Path) -> None:
     ("work", "message", "exit_code"),
     [
         (runs.fill_disk, "no space left", 41),
-        (runs.divide_by_zero, "a fault nobody foresaw (ZeroDivisionError: by zero)", 1),
+        (runs.divide_by_zero, "an unexpected error (ZeroDivisionError: by zero)", 1),
         (runs.need_a_library, "keras is not installed: get what it belongs to with  pip install -e '.[build]'", 10),
-        (runs.vanish, "ended by SIGKILL; the system does this when memory runs out", 1),
+        (runs.vanish, "was killed by SIGKILL; the system does this when memory runs out", 1),
     ],
 )
 def test_faults_come_back_as_words(tmp_path: Path, work: Callable[[Order], None], message: str, exit_code: int) -> None:

@@ -1,22 +1,21 @@
 """What may crash or hang, tried in a process of its own: the model on its golden vectors, one frame of the camera.
 
-``python -P -m edge_agent.doctor.trial TASK DESCRIPTOR`` reads a configuration from standard input and writes JSON lines to a file
+``python -P -m edge_agent.doctor.probe TASK DESCRIPTOR`` reads a configuration from standard input and writes JSON lines to a file
 descriptor: a step before each step, then what was found. Standard output is not used: runtimes print on it as they like.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
+from edge_agent.child_process import PythonChild
 from edge_agent.config import Config
 from edge_agent.errors import EdgeAgentError
 
@@ -29,8 +28,8 @@ _RELEASE_S = 1.0
 _FIRST_STEP = "starting Python"
 
 
-class Outcome(NamedTuple):
-    """How a trial ended: ``facts``, or the ``failure`` and the step during which it came. ``signal`` names what killed it."""
+class ProbeResult(NamedTuple):
+    """What a probe found: the ``facts``; or the ``failure`` and the step during which it came. ``signal`` names what killed it."""
 
     facts: Facts
     failure: str = ""
@@ -38,8 +37,8 @@ class Outcome(NamedTuple):
     signal: str = ""
 
 
-class Trial:
-    """A trial that goes on while other things are looked at.
+class Probe:
+    """A probe that goes on while other things are looked at. Use it as a context manager; it is killed at the end.
 
     Parameters
     ----------
@@ -50,48 +49,30 @@ class Trial:
     """
 
     def __init__(self, task: Task, config: Config) -> None:
-        # In memory: the disk may be full.
-        self._answer, self._said, given = (os.fdopen(os.memfd_create(name), "w+b") for name in ("answer", "said", "given"))
-        given.write(encode_config(config))
-        given.seek(0)
-        # -P: what lies in the folder where somebody happens to stand is not imported.
-        command = [sys.executable, "-P", "-m", "edge_agent.doctor.trial", task, str(self._answer.fileno())]
-        self._process: subprocess.Popen[bytes] | None = None
-        self._refusal = ""
+        self._child: PythonChild | None = None
         try:
-            self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=given, stdout=subprocess.DEVNULL, stderr=self._said, pass_fds=[self._answer.fileno()]
-            )
+            self._child = PythonChild("edge_agent.doctor.probe", task, given=encode_config(config), answers=True)
         except OSError as fault:
-            self._refusal = f"{sys.executable} can not be run by this user: {fault.strerror}"
-        given.close()
+            self._refusal = f"{sys.executable} cannot be run by this user: {fault.strerror}"
 
-    def finish(self, timeout_s: float) -> Outcome:
-        """Wait for the end of the trial, for so many seconds at most, and give what it found."""
-        if self._process is None:
-            return Outcome({}, self._refusal, _FIRST_STEP)
-        killed_by = refusal = ""
-        try:
-            code = self._process.wait(timeout_s)
-            killed_by = signal.Signals(-code).name if code < 0 else ""
-            refusal = f"was killed by {killed_by}" if killed_by else ""
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            refusal = f"did not answer within {timeout_s:g} s"
-        lines = [msgspec.json.decode(line, type=dict[str, Any]) for line in _content(self._answer).splitlines()]
-        last_words = _content(self._said).decode("utf-8", "replace").strip().rpartition("\n")[2]
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._child is not None:
+            self._child.close()
+
+    def finish(self, timeout_s: float) -> ProbeResult:
+        """Give what it found. A probe that has not ended after ``timeout_s`` is killed."""
+        if self._child is None:
+            return ProbeResult({}, self._refusal, _FIRST_STEP)
+        ended = self._child.wait(timeout_s)
+        lines = [msgspec.json.decode(line, type=dict[str, Any]) for line in self._child.answer.splitlines()]
         answer = lines[-1] if lines else {}
-        if not refusal and "facts" in answer:
-            return Outcome(answer["facts"])
+        if ended.exit_code == 0 and "facts" in answer:
+            return ProbeResult(answer["facts"])
         step = next((line["step"] for line in reversed(lines) if "step" in line), _FIRST_STEP)
-        return Outcome({}, refusal or answer.get("error") or last_words or "ended without a word", step, killed_by)
-
-
-def _content(file: IO[bytes]) -> bytes:
-    with file:
-        file.seek(0)
-        return file.read()
+        return ProbeResult({}, answer.get("error") or str(ended), step, ended.signal_name)
 
 
 def encode_config(config: Config) -> bytes:
@@ -169,7 +150,7 @@ def try_camera(config: Config, tell: Tell) -> Facts:
 
 
 def main(task: Task, descriptor: int) -> None:
-    """Do one trial, and write its answer also where that is a fault that was foreseen."""
+    """Do one probe. A fault of the model, the camera or the disk is an answer too."""
     with os.fdopen(descriptor, "wb", buffering=0) as answer:
 
         def write(**line: object) -> None:
