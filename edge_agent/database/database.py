@@ -105,13 +105,14 @@ class Reader:
         """Close the connection."""
         self._connection.close()
 
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Ask; for the modules of this folder only, where SQL stands."""
         with sqlite_faults(self._path, "read"):
             return self._connection.execute(sql, values).fetchall()
 
     def quick_check(self) -> str:
         """Look through the structure of the whole file; give the first damage that SQLite finds, "" where there is none."""
-        found = str(self.rows("PRAGMA quick_check(1)")[0][0])
+        found = str(self._rows("PRAGMA quick_check(1)")[0][0])
         return "" if found == "ok" else found
 
     def first_of(self, sha256: str, model_digest: str) -> Record | None:
@@ -121,7 +122,7 @@ class Reader:
         not count: a codec may have been installed since. Another model's opinion does not count either. One statement for both: each makes
         SQLite look for what the agent has written since, for every image.
         """
-        rows = self.rows(
+        rows = self._rows(
             _SELECT
             + "WHERE sha256 = ? AND (reason_code = 'quarantined' OR status = 'done' AND duplicate_of IS NULL AND model_digest = ?)"
             + " ORDER BY reason_code IS NOT 'quarantined', id LIMIT 1",
@@ -131,8 +132,15 @@ class Reader:
 
     def last_at(self, path: str) -> Record | None:
         """Find the newest record of a path (as an arrival has it); None where there is none."""
-        rows = self.rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT 1", (printable_path(path),))
-        return record_from_row(rows[0]) if rows else None
+        return next(iter(self._records_at(path, limit=1)), None)
+
+    def records_at(self, path: str) -> list[Record]:
+        """List the records of a path (as an arrival has it), the newest first."""
+        return self._records_at(path, limit=-1)
+
+    def _records_at(self, path: str, limit: int) -> list[Record]:
+        rows = self._rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT ?", (printable_path(path), limit))
+        return [record_from_row(row) for row in rows]
 
     def records(self, *, after_id: int = 0, since: datetime | None = None, until: datetime | None = None) -> Iterator[Record]:
         """Give records in the order of their ids.
@@ -153,10 +161,10 @@ class Reader:
         beyond = "9999" if until is None else time_text(until)
         if since is not None:
             # The index knows where a time begins; without it every row since the beginning of time would be read.
-            first = self.rows("SELECT min(id) FROM record WHERE finished_at >= ?", (lowest,))[0][0]
+            first = self._rows("SELECT min(id) FROM record WHERE finished_at >= ?", (lowest,))[0][0]
             after_id = max(after_id, (first or 0) - 1)
         while True:
-            rows = self.rows(
+            rows = self._rows(
                 _SELECT + "WHERE id > ? AND +finished_at >= ? AND +finished_at < ? ORDER BY id LIMIT ?",
                 (after_id, lowest, beyond, PAGE_ROWS),
             )
@@ -168,12 +176,12 @@ class Reader:
 
     def last(self) -> Record | None:
         """The newest record; None where there is none."""
-        rows = self.rows(_SELECT + "ORDER BY id DESC LIMIT 1")
+        rows = self._rows(_SELECT + "ORDER BY id DESC LIMIT 1")
         return record_from_row(rows[0]) if rows else None
 
     def totals(self) -> Totals:
         """Count the records by status and by decision."""
-        rows = self.rows("SELECT status, decision, duplicate_of IS NOT NULL, disposed, count(*) FROM record GROUP BY 1, 2, 3, 4")
+        rows = self._rows("SELECT status, decision, duplicate_of IS NOT NULL, disposed, count(*) FROM record GROUP BY 1, 2, 3, 4")
         totals = Totals({}, {}, 0, 0)
         for status, decision, is_duplicate, disposed, count in rows:
             totals.by_status[status] = totals.by_status.get(status, 0) + count
@@ -202,7 +210,7 @@ class Reader:
         """
         stamps = {printable_path(path): (path, stamp_row(stamp)) for path, stamp in seen}
         # One parameter, whatever their number: a statement of 500 parameters takes 136 kB, and Python keeps 128 statements of other texts.
-        rows = self.rows(
+        rows = self._rows(
             "SELECT path, size_bytes, mtime_ns, ctime_ns, inode, id, disposed FROM record"
             " WHERE path IN (SELECT value FROM json_each(?)) ORDER BY id",
             (msgspec.json.encode(list(stamps)).decode(),),
@@ -216,16 +224,16 @@ class Reader:
 
     def record(self, record_id: int) -> Record:
         """Read one record, which must exist."""
-        return record_from_row(self.rows(_SELECT + "WHERE id = ?", (record_id,))[0])
+        return record_from_row(self._rows(_SELECT + "WHERE id = ?", (record_id,))[0])
 
     def undisposed(self) -> list[tuple[Record, Arrival]]:
         """List the records whose file has not been disposed of, as far as the database knows."""
-        rows = self.rows(_SELECT_WITH_FILE + "WHERE disposed = 0 ORDER BY id")
+        rows = self._rows(_SELECT_WITH_FILE + "WHERE disposed = 0 ORDER BY id")
         return [(record, arrival_from_row(row, record)) for row in rows for record in [record_from_row(row)]]
 
     def note(self, name: str) -> str | None:
         """Read a note; None where there is none."""
-        rows = self.rows("SELECT value FROM note WHERE name = ?", (name,))
+        rows = self._rows("SELECT value FROM note WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def events(self, limit: int) -> list[Event]:
@@ -276,7 +284,8 @@ class Database(Reader):
                 raise
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Cursor]:
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        """Write all or nothing; for the modules of this folder only."""
         with sqlite_faults(self._path, "write"), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
@@ -303,7 +312,7 @@ class Database(Reader):
             If it cannot be written.
         """
         ids = []
-        with self.transaction() as cursor:
+        with self._transaction() as cursor:
             for record, arrival in commit.entries:
                 cursor.execute(_INSERT, row_from_record(record, arrival))
                 ids.append(cursor.lastrowid or 0)
@@ -334,7 +343,7 @@ class Database(Reader):
         """
         self._connection.execute("PRAGMA foreign_keys = OFF")
         try:
-            with self.transaction() as cursor:
+            with self._transaction() as cursor:
                 cursor.executemany(_RESTORE, ([record.id, *row_from_record(record, arrival), 1] for record, arrival in entries))
                 return cursor.rowcount
         finally:
@@ -365,8 +374,8 @@ class Database(Reader):
         list of Attempt
             With their counts as they are now.
         """
-        if self.rows("SELECT 1 FROM attempt WHERE in_hand = 1 LIMIT 1"):
-            with self.transaction() as cursor:
+        if self._rows("SELECT 1 FROM attempt WHERE in_hand = 1 LIMIT 1"):
+            with self._transaction() as cursor:
                 if crashed is None:
                     end_attempts(cursor, None)
                 else:

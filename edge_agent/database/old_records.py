@@ -48,16 +48,16 @@ def keep_calendar(database: Database, wall_s: float, calendar: Calendar | None =
         calendar = msgspec.json.decode(note, type=Calendar) if note else _calendar_of_records(database, wall_s)
     looked = calendar.look(wall_s)
     if looked.day > calendar.day:
-        with database.transaction() as cursor:
+        with database._transaction() as cursor:
             _begin_day(cursor, looked, calendar.day + 1, newest_id(database))
     return looked
 
 
 def _calendar_of_records(database: Database, wall_s: float) -> Calendar:
     """Begin a calendar: each record is a look at the clock, in the order of their ids."""
-    hours = database.rows("SELECT substr(finished_at, 1, 13) || ':00:00Z', max(id) FROM record GROUP BY 1 ORDER BY min(id)")
+    hours = database._rows("SELECT substr(finished_at, 1, 13) || ':00:00Z', max(id) FROM record GROUP BY 1 ORDER BY min(id)")
     calendar = Calendar.begin(datetime.fromisoformat(hours[0][0]).timestamp() if hours else wall_s)
-    with database.transaction() as cursor:
+    with database._transaction() as cursor:
         _begin_day(cursor, calendar, calendar.day, 0)
         last_id = 0
         for hour, hour_id in hours:
@@ -79,18 +79,18 @@ def _begin_day(cursor: sqlite3.Cursor, calendar: Calendar, number: int, last_id:
 
 def newest_id(reader: Reader) -> int:
     """Give the id of the newest record; 0 where there is none."""
-    return int(reader.rows("SELECT coalesce(max(id), 0) FROM record")[0][0])
+    return int(reader._rows("SELECT coalesce(max(id), 0) FROM record")[0][0])
 
 
 def last_id_before(reader: Reader, day: int) -> int:
     """Give the id up to which all records were there when a day began; 0 where there were none, or nobody knows."""
-    rows = reader.rows("SELECT last_id FROM day WHERE number <= ? ORDER BY number DESC LIMIT 1", (day,))
+    rows = reader._rows("SELECT last_id FROM day WHERE number <= ? ORDER BY number DESC LIMIT 1", (day,))
     return int(rows[0][0]) if rows else 0
 
 
 def old_records(reader: Reader, after_id: int, last_id: int, status: Status | None = None) -> list[OldRecord]:
     """List the first of the records with ``after_id < id <= last_id``, at most :data:`BATCH_RECORDS`."""
-    rows = reader.rows(
+    rows = reader._rows(
         "SELECT id, path, path_bytes, status, finished_at, size_bytes, mtime_ns, disposed FROM record "
         "WHERE id > ? AND id <= ? AND (? IS NULL OR status = ?) ORDER BY id LIMIT ?",
         (after_id, last_id, status, status, BATCH_RECORDS),
@@ -111,7 +111,7 @@ def old_records(reader: Reader, after_id: int, last_id: int, status: Status | No
 
 def bytes_since(reader: Reader, after_id: int, status: Status) -> int:
     """Sum up the files of the records after an id that have left the inbox."""
-    rows = reader.rows("SELECT total(size_bytes) FROM record WHERE id > ? AND status = ? AND disposed", (after_id, status))
+    rows = reader._rows("SELECT total(size_bytes) FROM record WHERE id > ? AND status = ? AND disposed", (after_id, status))
     return int(rows[0][0])
 
 
@@ -119,7 +119,7 @@ def days_without_records(reader: Reader, days: Iterable[date], after_id: int) ->
     """Give those of some UTC days on which no record after an id was finished."""
     for day in days:
         start, end = (time_text(datetime.fromisoformat(f"{each}T00:00:00Z")) for each in (day, day + timedelta(days=1)))
-        if not reader.rows("SELECT 1 FROM record WHERE finished_at >= ? AND finished_at < ? AND id > ? LIMIT 1", (start, end, after_id)):
+        if not reader._rows("SELECT 1 FROM record WHERE finished_at >= ? AND finished_at < ? AND id > ? LIMIT 1", (start, end, after_id)):
             yield day
 
 
@@ -132,7 +132,7 @@ def delete_records(database: Database, record_ids: Iterable[int]) -> int:
         How many.
     """
     count = 0
-    with database.transaction() as cursor:
+    with database._transaction() as cursor:
         for record_id in sorted(record_ids, reverse=True):  # a repetition goes before what it repeats
             cursor.execute(
                 "DELETE FROM record WHERE id = ? AND disposed AND id < (SELECT max(id) FROM record) "

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_agent.errors import StorageError
 
 SCHEMA_VERSION = 2
-_MIGRATIONS = Path(__file__).with_name("migrations")
+MIGRATIONS = Path(__file__).with_name("migrations")
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -46,7 +46,7 @@ def upgrade(connection: sqlite3.Connection, version: int) -> None:
 
 def migrate(connection: sqlite3.Connection, number: int) -> None:
     """Do one step, to version ``number``."""
-    step = (_MIGRATIONS / f"{number:04}.sql").read_text("utf-8")
+    step = (MIGRATIONS / f"{number:04}.sql").read_text("utf-8")
     try:
         connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
     except BaseException:

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from edge_agent.database.database import Database
 from edge_agent.database.integrity import Progress
 from edge_agent.database.pending_commit import PendingCommit, Settlement
+from edge_agent.database.recorded_files import files_with_digest, has_file, oldest_finish
 from edge_agent.database.rows import signed_64
 from edge_agent.files.atomic import make_folder, storage_error, sync_file_system
 from edge_agent.files.names import fit_name, names_for, printable_path
@@ -22,7 +22,7 @@ from edge_agent.files.open_beneath import open_folder
 from edge_agent.files.stamp import Stamp
 from edge_agent.files.transfer import copy_file, digest_in, put_back
 from edge_agent.outbox.disposal import NOTE_SUFFIX
-from edge_agent.records import Arrival
+from edge_agent.records import Arrival, Record
 from edge_agent.upkeep.delete_files import places_of
 from edge_agent.upkeep.rebuild import REBUILT_NOTE, Rebuilt
 
@@ -57,8 +57,8 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
     if not note:
         return
     _claim(database, inbox, keeps=keeps, progress=progress)
-    oldest = database.rows("SELECT min(finished_at) FROM record")[0][0]
-    oldest_s = datetime.fromisoformat(oldest).timestamp() if oldest else 0.0
+    oldest = oldest_finish(database)
+    oldest_s = oldest.timestamp() if oldest else 0.0
     returned = left = 0
     try:
         for root in (home / "done", home / "rejected"):
@@ -79,32 +79,32 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
 
 def _claim(database: Database, inbox: Path, *, keeps: bool, progress: Progress) -> None:
     """Let records that describe an image in the inbox by path and content know it, and wait for it to leave."""
-    claimed: list[tuple[int, Arrival]] = []
+    claimed: dict[int, Arrival] = {}
     for path in _files(inbox):
         progress()
         relative = path.relative_to(inbox).as_posix()
-        rows = database.rows("SELECT id, sha256, finished_at FROM record WHERE path = ? ORDER BY id DESC", (printable_path(relative),))
-        if rows and (record_id := _described_by(path, rows, keeps=keeps)):
-            record, found = database.record(record_id), Stamp.of_stat(path.lstat())
-            claimed.append(
-                (record_id, Arrival(source=record.source, path=relative, received_at=record.received_at, settled_ns=0, **found._asdict()))
+        records = database.records_at(relative)
+        if records and (record := _describing(path, records, keeps=keeps)):
+            stamp = Stamp.of_stat(path.lstat())
+            claimed[record.id or 0] = Arrival(
+                source=record.source, path=relative, received_at=record.received_at, settled_ns=0, **stamp._asdict()
             )
-    settlements = [] if keeps else [Settlement(record_id, None, None, disposed=False) for record_id, _ in claimed]
-    database.insert(PendingCommit(restamped=claimed, settlements=settlements))
+    settlements = [] if keeps else [Settlement(record_id, None, None, disposed=False) for record_id in claimed]
+    database.insert(PendingCommit(restamped=list(claimed.items()), settlements=settlements))
 
 
-def _described_by(path: Path, rows: list[tuple[int, str, str]], *, keeps: bool) -> int | None:
-    """Which of the records of a path, the newest first, describes the file that is there."""
-    newest_id, sha256, finished_at = rows[0]
+def _describing(path: Path, records: list[Record], *, keeps: bool) -> Record | None:
+    """Find which of the records of a path, the newest first, describes the file that is there."""
+    newest = records[0]
     try:
-        if not sha256:  # it could not be read, so only its date can tell that it is still the same
-            return newest_id if path.lstat().st_mtime <= datetime.fromisoformat(finished_at).timestamp() else None
+        if not newest.sha256:  # it could not be read, so only its date can tell that it is still the same
+            return newest if path.lstat().st_mtime <= newest.finished_at.timestamp() else None
         if keeps:
             return None
         digest = digest_in(None, str(path))
     except OSError:
         return None
-    return next((record_id for record_id, recorded, _ in rows if recorded == digest), None)
+    return next((record for record in records if record.sha256 == digest), None)
 
 
 def _without_record(database: Database, root: Path, progress: Progress) -> Iterator[Path]:
@@ -116,8 +116,7 @@ def _without_record(database: Database, root: Path, progress: Progress) -> Itera
             continue
         relative = printable_path(path.relative_to(root).as_posix())
         found = path.lstat()
-        rows = database.rows("SELECT size_bytes, inode FROM record WHERE path IN (?, ?)", (relative, _TAG.sub("", relative)))
-        if (signed_64(found.st_size), signed_64(found.st_ino)) in rows:
+        if has_file(database, (relative, _TAG.sub("", relative)), found.st_size, found.st_ino):
             continue
         try:
             digest = digest_in(None, str(path))
@@ -131,13 +130,12 @@ def _without_record(database: Database, root: Path, progress: Progress) -> Itera
 
 
 def _records_without_file(database: Database, home: Path, sha256: str) -> int:
-    rows = database.rows("SELECT id, path, status, size_bytes, inode FROM record WHERE sha256 = ?", (sha256,))
     return sum(
         not any(
-            _stamp_of(place) == (size_bytes, inode)
-            for place in places_of(home / ("done" if status == "done" else "rejected"), path, record_id)
+            _stamp_of(place) == (each.size_bytes, each.inode)
+            for place in places_of(home / ("done" if each.status == "done" else "rejected"), each.path, each.record_id)
         )
-        for record_id, path, status, size_bytes, inode in rows
+        for each in files_with_digest(database, sha256)
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_agent.database.database import Database
 from edge_agent.database.integrity import Progress
+from edge_agent.database.recorded_files import has_record, skip_ids
 from edge_agent.files.atomic import storage_error
 from edge_agent.outbox.results import JSONL_NAME, Mark, chunks, sidecar_id
 from edge_agent.records import Arrival, Record
@@ -80,8 +81,7 @@ def restore_records(database: Database, home: Path, progress: Progress) -> Resto
     for records in chunks(_read_sidecars(home / "results", database)):
         entered += enter_restored(database, home, records)
         progress()
-    with database.transaction() as cursor:
-        cursor.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'record'", (_IDS_LEFT_OUT,))
+    skip_ids(database, _IDS_LEFT_OUT)
     is_whole = is_ascending and lines == of_lines == entered
     return Restored(entered, skipped, Mark(last_id, end_bytes) if is_whole else Mark())
 
@@ -118,7 +118,7 @@ def _read_sidecars(results: Path, database: Database) -> Iterator[Record]:
             path = Path(folder, name)
             if not name.endswith(".json") or (record_id := sidecar_id(path)) is None:
                 continue
-            if not database.rows("SELECT 1 FROM record WHERE id = ?", (min(record_id, _ID_MAX),)):
+            if not has_record(database, min(record_id, _ID_MAX)):
                 with suppress(OSError):
                     record = _record_of(path.read_bytes())
                     if record is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -40,6 +41,7 @@ TRAINING_MAY_USE = ("command_group", "version", "errors", "child_process", "reco
 MOST_MODULES = 14
 """A folder with more modules is two folders."""
 NOT_ON_THE_DEVICE = {"model_build", "tensorflow", "keras", "sklearn", "matplotlib", "mlflow", "torch", "scipy"}
+SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|PRAGMA)\s")
 LAZY = {"PIL", "pydicom", "rich", "cv2", "ai_edge_litert", "tflite_runtime", "watchdog"}
 """Loaded when first needed, so that every command starts at once."""
 
@@ -106,6 +108,16 @@ def forbidden(source: Source) -> list[str]:
     return wrong
 
 
+def sql_outside(source: Source) -> list[str]:
+    return [
+        f"{name}: {node.value[:40]!r}"
+        for name, file in sorted(source.modules.items())
+        if not name.startswith("edge_agent.database")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL.match(node.value)
+    ]
+
+
 def unknown_rooms(source: Source) -> list[str]:
     return sorted(name for name in source.modules if "." in name and room_of(name) not in {*ORDER[name.split(".")[0]], "models"})
 
@@ -128,6 +140,10 @@ def test_imports_go_one_way(source: Source) -> None:
 
 def test_training_stays_off_the_device_and_the_database_in_its_room(source: Source) -> None:
     assert forbidden(source) == []
+
+
+def test_sql_stands_in_the_database_room_only(source: Source) -> None:
+    assert sql_outside(source) == []
 
 
 def test_every_module_stands_in_a_known_room(source: Source) -> None:
@@ -162,6 +178,7 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
         ("model_build/data/split.py", "from model_build.evaluation import calibration", arrows_back),
         ("model_build/evaluation/calibration.py", "from model_build import build", arrows_back),
         ("edge_agent/intake/folder.py", "import sqlite3", forbidden),
+        ("edge_agent/upkeep/orphans.py", "def f(r):\n    return r.rows(f'SELECT {r} FROM record')", sql_outside),
         ("edge_agent/inference/head.py", "from sklearn.linear_model import LogisticRegression", forbidden),
         ("edge_agent/agent/agent.py", "import model_build.training.train", forbidden),
         ("model_build/training/train.py", "from edge_agent.database.database import Database", forbidden),
@@ -173,7 +190,7 @@ def test_each_rule_sees_what_it_forbids(tmp_path: Path, file: str, text: str, ru
     tree = {
         "edge_agent/imaging/dicom.py": "from .decode import decode_image",
         "edge_agent/inference/head.py": "from edge_agent.imaging import dicom\nfrom edge_agent.records import Record",
-        "edge_agent/database/database.py": "import sqlite3",
+        "edge_agent/database/database.py": "import sqlite3\nNEWEST = 'SELECT max(id) FROM record'",
         "edge_agent/agent/agent.py": "from edge_agent.database import database",
         "edge_agent/records.py": "",
         "model_build/build.py": "",

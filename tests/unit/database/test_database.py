@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import MODEL, NOON, make_arrival, make_record
+from support.connections import collect_connections
 
 from edge_agent.database import database as database_module
 from edge_agent.database import events as events_module
@@ -24,17 +26,21 @@ from edge_agent.database.attempts import Attempt
 from edge_agent.database.database import Database, Reader
 from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.database.rows import FILE_COLUMNS, RECORD_COLUMNS, arrival_from_row, record_from_row, row_from_record, signed_64, time_text
-from edge_agent.database.schema import SCHEMA_VERSION
+from edge_agent.database.schema import MIGRATIONS, SCHEMA_VERSION
 from edge_agent.errors import DiskFullError, StorageError
 from edge_agent.files.stamp import Stamp
 from edge_agent.records import Reason, Timing
-
-MIGRATIONS = Path(schema_module.__file__).with_name("migrations")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "edge-agent.db"
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """To be asked for before ``database``, whose connection is then in it."""
+    return collect_connections(monkeypatch)
 
 
 @pytest.fixture
@@ -100,9 +106,10 @@ def test_one_bad_record_and_nothing_of_its_group_is_written(database: Database) 
     assert database.insert(PendingCommit([(make_record(), make_arrival())]))
 
 
-def test_commits_are_durable_and_the_journal_is_a_log(database: Database, path: Path) -> None:
-    assert database.rows("PRAGMA journal_mode") == [("wal",)]
-    assert database.rows("PRAGMA synchronous") == [(2,)]  # FULL
+def test_commits_are_durable_and_the_journal_is_a_log(connections: list[sqlite3.Connection], database: Database, path: Path) -> None:
+    [connection] = connections
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     database.insert(PendingCommit([(make_record(), make_arrival())]))
     with Reader(path) as reader:  # while the writer is open
         assert reader.last() == database.last()
@@ -176,13 +183,13 @@ def test_another_program_that_closes_the_database_leaves_the_journal_to_us(path:
             assert ask("SELECT count(*) > 0 FROM record") == "(1,)"
 
 
-def test_any_number_of_files_is_asked_for_by_one_statement(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_files_is_asked_for_by_one_statement(connections: list[sqlite3.Connection], database: Database) -> None:
     """Python keeps 128 statements; one for each number of files took up to 17 MB in a burst."""
     asked: list[str] = []
-    monkeypatch.setattr(database, "rows", lambda sql, _values: asked.append(sql) or [])
+    connections[0].set_trace_callback(lambda sql: asked.append(re.sub(r"'\[.*\]'", "?", sql)))  # it comes with its values
     for count in range(1, 40):
         database.known([(f"{number}.png", Stamp(1, 2, 3, 4)) for number in range(count)], with_ctime=True)
-    assert len(set(asked)) == 1
+    assert (len(asked), len(set(asked))) == (39, 1)
 
 
 def test_a_touched_file_is_known_by_its_new_stamp(database: Database) -> None:
@@ -223,9 +230,10 @@ def test_totals(database: Database) -> None:
     assert (totals.duplicates, totals.undisposed) == (1, 2)
 
 
-def test_an_id_is_never_used_twice(database: Database) -> None:
+def test_an_id_is_never_used_twice(database: Database, path: Path) -> None:
     database.insert(PendingCommit([(make_record(), make_arrival())]))
-    database._connection.execute("DELETE FROM record")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DELETE FROM record")
     assert database.insert(PendingCommit([(make_record(), make_arrival())])) == [2]
 
 
@@ -328,8 +336,8 @@ class TestMigrations:
         with Reader(path) as reader:
             assert (len(list(reader.records())), reader.events(9)) == (3, []), "a reader reads it as it is"
         with Database(path) as database:
-            assert database.rows("PRAGMA user_version") == [(SCHEMA_VERSION,)]
-            assert database.rows("PRAGMA integrity_check") == [("ok",)]
+            assert asked(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+            assert asked(path, "PRAGMA integrity_check") == [("ok",)]
             assert database.note("agent") == "{}"
             assert contents(path) == old
             assert database.insert(
@@ -338,11 +346,11 @@ class TestMigrations:
         Database(path).close()
 
     def test_it_is_then_what_a_new_one_is(self, path: Path, old: list[dict[str, object]], tmp_path: Path) -> None:
-        schemas = []
-        for each in (path, tmp_path / "new.db"):
-            with Database(each) as database:
-                schemas.append(database.rows("SELECT type, name, sql FROM sqlite_schema ORDER BY name"))
-        assert schemas[0] == schemas[1]
+        new = tmp_path / "new.db"
+        for each in (path, new):
+            Database(each).close()
+        schema = "SELECT type, name, sql FROM sqlite_schema ORDER BY name"
+        assert asked(path, schema) == asked(new, schema)
 
     @pytest.mark.parametrize("statement", range(1, 5))
     def test_one_that_fails_half_way_leaves_the_old_version(
@@ -353,13 +361,12 @@ class TestMigrations:
         broken.mkdir()
         shutil.copy(MIGRATIONS / "0001.sql", broken)
         (broken / "0002.sql").write_text(";\n".join([*parts[:statement], "CREATE TABLE record (x)", *parts[statement:]]))
-        monkeypatch.setattr(schema_module, "_MIGRATIONS", broken)
+        monkeypatch.setattr(schema_module, "MIGRATIONS", broken)
         with pytest.raises(StorageError, match="already exists"):
             Database(path)
         assert contents(path) == old
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-            assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name IN ('attempt', 'event', 'day')").fetchone() == (0,)
+        assert asked(path, "PRAGMA user_version") == [(1,)]
+        assert asked(path, "SELECT count(*) FROM sqlite_schema WHERE name IN ('attempt', 'event', 'day')") == [(0,)]
         monkeypatch.undo()
         Database(path).close()
         assert contents(path) == old
@@ -375,6 +382,11 @@ class TestMigrations:
             with pytest.raises(StorageError, match=rf"newer edge-agent \(schema 99; this one knows {SCHEMA_VERSION}\)") as caught:
                 opening(path)
             assert not caught.value.passes
+
+
+def asked(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
 
 
 def contents(path: Path) -> list[dict[str, object]]:
@@ -407,15 +419,15 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
         Database(tmp_path / "absent" / "edge-agent.db")
 
 
-def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(database: Database) -> None:
+def test_a_full_disk_is_told_from_other_faults_and_loses_nothing(connections: list[sqlite3.Connection], database: Database) -> None:
+    [connection] = connections
     database.insert(PendingCommit([(make_record(), make_arrival())]))
-    pages = database.rows("PRAGMA page_count")[0][0]
-    database._connection.execute(f"PRAGMA max_page_count = {pages}")
+    connection.execute("PRAGMA max_page_count = 1")  # which SQLite takes as: no more than there are
     big = make_record(reason=Reason("x", "y" * 100_000))
     with pytest.raises(DiskFullError, match="free some space"):
         database.insert(PendingCommit([(big, make_arrival())]))
     assert [record.id for record in database.records()] == [1]
-    database._connection.execute("PRAGMA max_page_count = 1000000")
+    connection.execute("PRAGMA max_page_count = 1000000")
     assert database.insert(PendingCommit([(big, make_arrival())])) == [2]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from support.agents import arrival_of, image_bytes, make_record
+from support.connections import collect_connections
 
 from edge_agent.agent.ledger import Ledger
 from edge_agent.config import RetentionConfig
@@ -40,7 +43,8 @@ class Place:
         self.inbox = home / "inbox"
         for name in ("inbox", "done", "rejected", "results", "state"):
             (home / name).mkdir(parents=True)
-        self.database = Database(home / "state" / DATABASE_NAME)
+        self.database_path = home / "state" / DATABASE_NAME
+        self.database = Database(self.database_path)
         self.results = ResultFiles(home / "results")
         self.disposal = Disposal(self.inbox, home, on_done)
         self.events: list[tuple[str, str]] = []
@@ -260,7 +264,8 @@ class TestNever:
         place.after(5, msgspec.structs.replace(OFF, done_max_age_days=1))
         (place.home / "done" / "a.png").write_bytes(b"put back by hand")
         os.utime(place.home / "done" / "a.png", ns=(1, 1))
-        place.database._connection.execute("UPDATE record SET size_bytes = 16 WHERE id = 1")
+        with closing(sqlite3.connect(place.database_path, isolation_level=None)) as other:
+            other.execute("UPDATE record SET size_bytes = 16 WHERE id = 1")
         place.after(40, ALL_30)
         assert place.ids() == [1, 3]
 
@@ -434,7 +439,7 @@ class TestAfterACrash:
         assert rebuild_results(place.home) == 3
         assert place.files("results") == kept
         assert place.line_ids() == [8, 9, 10]
-        place.database = Database(place.home / "state" / DATABASE_NAME)
+        place.database = Database(place.database_path)
 
     def test_between_the_new_json_lines_and_their_mark(self, place: Place) -> None:
         mark = self.old_and_new(place)
@@ -502,19 +507,23 @@ def test_many_old_records_go_in_small_batches(place: Place, monkeypatch: pytest.
 
 
 def test_deleting_a_row_does_not_read_the_whole_table(place: Place) -> None:
-    plan = place.database.rows("EXPLAIN QUERY PLAN SELECT 1 FROM record AS later WHERE later.duplicate_of = 1")
-    assert "record_duplicate_of" in plan[0][3]
+    with closing(sqlite3.connect(place.database_path)) as other:
+        plan = other.execute("EXPLAIN QUERY PLAN SELECT 1 FROM record AS later WHERE later.duplicate_of = 1").fetchone()
+    assert "record_duplicate_of" in plan[3]
 
 
-def test_with_nothing_to_do_a_step_is_a_look_at_the_clock(place: Place) -> None:
+def test_with_nothing_to_do_a_step_is_a_look_at_the_clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = collect_connections(monkeypatch)
+    place = Place(folder / "home")
     place.image("a.png")
     place.look(1, ALL_30)
     assert place.retention is not None
     statements: list[str] = []
-    place.database._connection.set_trace_callback(statements.append)
+    connections[0].set_trace_callback(statements.append)
     for second in range(100):
         place.retention.step((START + timedelta(days=1, seconds=second)).timestamp())
     assert statements == []
+    place.database.close()
 
 
 def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place) -> None:
@@ -549,7 +558,7 @@ def test_the_ledger_retains_and_takes_over_the_new_mark(place: Place, monkeypatc
         assert time.monotonic() < deadline_s
         ledger.retain(RetentionConfig(done_max_age_days=20, results_max_age_days=20), quiet=True)
     ledger.close(sync_timeout_s=10)
-    place.database = Database(place.home / "state" / DATABASE_NAME)
+    place.database = Database(place.database_path)
     note = place.database.note("results_synced")
     assert note is not None
     mark = msgspec.json.decode(note, type=Mark)
