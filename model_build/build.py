@@ -26,9 +26,8 @@ from model_build.bundle.golden import golden_vectors
 from model_build.bundle.write import write_bundle
 from model_build.config import BuildConfig
 from model_build.data.audit.shortcuts import image_shortcuts
-from model_build.data.grouping import group_near_copies
-from model_build.data.images import read_images
-from model_build.data.split import cross_validation_folds, draw_labels, hold_out, refuse_leakage, refuse_too_few
+from model_build.data.cohort import draw_representative, draw_training, read_cohort_images, split_patients
+from model_build.data.split import refuse_leakage, refuse_too_few
 from model_build.environment import environment
 from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, Measured, calibrate_and_choose, measure
 from model_build.evaluation.held_out_outputs import MeasuredModel, evidence_mapper, keep_held_out
@@ -101,20 +100,13 @@ class Build:
                 self.progress.stage("reading images", total)
             self.progress.advance(done, f"{done} of {total} files")
 
-        self.images = read_images(self.data, config.source, config.input, on_file, task=config.task, cache=self.out / "pixels")
-        if config.source.group_near_copies:
-            self.images = group_near_copies(self.images)
+        self.images = read_cohort_images(self.data, config, on_file, self.out / "pixels")
         self.patients = [entry.patient for entry in self.images.files]
         everybody = np.ones(len(self.patients), np.bool_)
-        self.official_split = False
-        if config.source.folds:
-            numbers = cross_validation_folds(self.images.files, config.source, config.seed)
-            held_out = [numbers == number for number in range(config.source.folds)]
-            stems = [f"fold-{number + 1}" for number in range(config.source.folds)]
-        else:
-            split, self.official_split = hold_out(self.images.files, config.source, config.seed)
-            refuse_too_few(self.images, split, config.source)
-            held_out, stems = [split], ["measured"]
+        held_out, self.official_split = split_patients(self.images, config)
+        stems = [f"fold-{number + 1}" for number in range(config.source.folds)] or ["measured"]
+        if not config.source.folds:
+            refuse_too_few(self.images, held_out[0], config.source)
         if self.official_split and config.train.finish_epochs:
             raise ConfigError(
                 f"{self.data}: has a test split of its own, which train.finish_epochs would train on; set train.finish_epochs = 0,"
@@ -124,15 +116,10 @@ class Build:
         sides = np.stack(held_out).argmax(axis=0)
         self.shortcuts = image_shortcuts(self.images, config.source.labels, config.seed)
         self.leakage = refuse_leakage(self.images, sides if config.source.folds else held_out[0], config.source)
-        self.folds = [Fold(stem, self._drawn(~mask), mask) for stem, mask in zip(stems, held_out, strict=True)]
-        self.shipped_on = self._drawn(everybody) if config.source.folds or self._finish_phase().epochs else self.folds[0].trained_on
+        self.folds = [Fold(stem, draw_training(self.images, ~mask, config), mask) for stem, mask in zip(stems, held_out, strict=True)]
+        ships_another = bool(config.source.folds or self._finish_phase().epochs)
+        self.shipped_on = draw_training(self.images, everybody, config) if ships_another else self.folds[0].trained_on
         self.never_held_out = everybody if config.source.folds else ~held_out[0]
-
-    def _drawn(self, candidates: BoolArray) -> BoolArray:
-        per_class = self.config.train.labels_per_class
-        if not per_class:
-            return candidates
-        return draw_labels(self.images.strata, candidates, per_class, self.config.seed, self.config.source.labels)
 
     def _main_phase(self, name: str) -> Phase:
         train = self.config.train
@@ -194,11 +181,7 @@ class Build:
         """
         config, source = self.config, self.config.source
         self.progress.stage("int8 conversion", 1)
-        candidates = np.flatnonzero(trained_on)
-        count = min(config.quantize.representative_images, len(candidates))
-        # Sorted by label in the image set: a random draw shows the converter every class.
-        drawn = np.random.default_rng(config.seed).choice(candidates, count, replace=False)
-        model = convert_to_int8(self.trunk, self.images.pixels[np.sort(drawn)])
+        model = convert_to_int8(self.trunk, self.images.pixels[draw_representative(np.flatnonzero(trained_on), config)])
         self.progress.stage("int8 embedding", 1)
         embedded = embed_images(model, self.images.pixels)
         self.progress.stage("heads", 1)

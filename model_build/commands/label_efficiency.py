@@ -23,8 +23,7 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     import msgspec
 
-    from model_build.data.grouping import group_near_copies
-    from model_build.data.images import read_images
+    from model_build.data.cohort import read_cohort_images
     from model_build.progress import BarProgress
     from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency
     from model_build.studies.label_efficiency.result import render_table, write_label_efficiency
@@ -36,9 +35,7 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
                 progress.stage("reading images", total)
             progress.advance(done, f"{done} of {total} files")
 
-        images = read_images(data, build_config.source, build_config.input, on_file, task=build_config.task, cache=out / "pixels")
-        if build_config.source.group_near_copies:
-            images = group_near_copies(images)
+        images = read_cohort_images(data, build_config, on_file, out / "pixels")
         progress.stage("embedding and fitting", 1)
         measured = measure_label_efficiency(build_config, images)
         if variants:

@@ -64,7 +64,7 @@ def train_group(config: BuildConfig, images: ImageSet, cohort: Cohort, on_step: 
     phase = Phase("measure", config.train.epochs, config.train.learning_rate, config.train.head_learning_rate)
     trainer.run(phase, images.pixels, images.targets, chosen=cohort.training, on_step=on_step)
     trainer.use_averages()
-    return convert_to_int8(trunk, images.pixels[draw_representative(cohort)])
+    return convert_to_int8(trunk, images.pixels[draw_representative(cohort.training, config)])
 
 
 def shifted_logits(model: bytes, images: ImageSet, cohort: Cohort, on_shift: Callable[[int, str], None]) -> Float32Array:

@@ -11,6 +11,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.inference.head import Head
 from model_build.array_types import BoolArray, Float32Array
 from model_build.config import BuildConfig
+from model_build.data.cohort import draw_labels, draw_representative
 from model_build.data.images import ImageSet
 from model_build.data.split import hold_out
 from model_build.evaluation.held_out_metrics import MIN_POSITIVES
@@ -41,12 +42,7 @@ class Trial:
 
     def draw(self, per_class: int, number: int) -> BoolArray:
         """Draw so many training images of every class, bool, shape (images,); a finding (multilabel) that has fewer gives all it has."""
-        drawn = np.zeros(len(self.held_out), np.bool_)
-        for stratum in np.unique(self.images.strata[~self.held_out]):
-            members = np.flatnonzero(~self.held_out & (self.images.strata == stratum))
-            count = min(per_class, len(members))
-            drawn[np.random.default_rng([self.config.seed + number, int(stratum)]).choice(members, count, replace=False)] = True
-        return drawn
+        return draw_labels(self.images.strata, ~self.held_out, per_class, self.config.seed + number, or_all=True)
 
     def sizes(self) -> list[int]:
         """Those of ``LABELS_PER_CLASS`` that the training patients have enough images for."""
@@ -119,9 +115,7 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEffi
     """
     trial = make_trial(config, images)
     trunk = build_network(config.trunk, config.input.rows, config.input.columns)
-    training = np.flatnonzero(~trial.held_out)
-    count = min(config.quantize.representative_images, len(training))
-    representative = images.pixels[np.sort(np.random.default_rng(config.seed).choice(training, count, replace=False))]
+    representative = images.pixels[draw_representative(np.flatnonzero(~trial.held_out), config)]
     embeddings = embed_images(convert_to_int8(trunk, representative), images.pixels).embeddings
     raw = raw_pixels(images, np.flatnonzero(trial.held_out))
 

@@ -100,7 +100,7 @@ def convert_all(
     trained: TrainedTrunk, epochs: int, out: Path, on_stage: Callable[[str, int], None], on_step: Callable[[Step], None]
 ) -> dict[str, Converted]:
     """Every variant as a ``.tflite`` file, by name; the files go into ``out`` too."""
-    representative = trained.images.pixels[draw_representative(trained.cohort)]
+    representative = trained.images.pixels[draw_representative(trained.cohort.training, trained.config)]
     models: dict[str, Converted] = {}
     trunk = trained.load()
     for precision in PRECISIONS:

@@ -16,7 +16,7 @@ from model_build.config import SourceConfig
 from model_build.data.classes import strata_of, targets_of
 from model_build.data.example import Split
 from model_build.data.images import LabelledFile
-from model_build.data.split import cross_validation_folds, draw_labels, hold_out, hold_out_patients, patient_folds
+from model_build.data.split import cross_validation_folds, hold_out, hold_out_patients, patient_folds
 
 SOURCE = SourceConfig(labels=["mass", "nodule", "hernia"], layout="manifest", title="t", licence="l", attribution="a", folds=3)
 
@@ -116,23 +116,3 @@ def test_cross_validation_does_not_mix_a_test_split_into_the_rest() -> None:
         cross_validation_folds(files, SOURCE, seed=1)
     folds = cross_validation_folds(files, msgspec.structs.replace(SOURCE, official_split=False), seed=1)
     assert np.bincount(folds).tolist() == [10, 10, 10]
-
-
-def test_the_same_number_of_every_class_is_drawn_from_the_candidates() -> None:
-    labels = np.arange(60) % 3
-    candidates = np.arange(60) < 45
-    drawn = draw_labels(labels, candidates, 4, seed=1)
-    assert np.bincount(labels[drawn]).tolist() == [4, 4, 4]
-    assert not (drawn & ~candidates).any()
-    assert (drawn == draw_labels(labels, candidates, 4, seed=1)).all()
-    assert (drawn != draw_labels(labels, candidates, 4, seed=2)).any()
-
-
-def test_more_labels_than_there_are_can_not_be_drawn() -> None:
-    strata, everything = np.array([0] * 9 + [1] * 3), np.ones(12, dtype=np.bool_)
-    with pytest.raises(ConfigError, match=r"asks for 5 images; the class 1 has 3 to train on"):
-        draw_labels(strata, everything, 5, seed=0)
-    with pytest.raises(ConfigError, match=r"asks for 5 images; the class 'nodule' has 3 to train on"):
-        draw_labels(strata, everything, 5, seed=0, labels=["mass", "nodule"])
-    with pytest.raises(ConfigError, match=r"the class 'no finding' has 3 to train on"):
-        draw_labels(strata, everything, 5, seed=0, labels=["mass"])
