@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from edge_agent.config import Config
 from edge_agent.errors import InputFault
 from edge_agent.files.names import printable_path
 from edge_agent.imaging.decode import decode_image
@@ -30,6 +32,10 @@ class SupportsClassify(Protocol):
 
     def classify(self, frame: Frame) -> Verdict:
         """Classify one image."""
+
+
+LoadClassifiers = Callable[[Config, int], Sequence[SupportsClassify]]
+"""Makes the classifiers that a configuration asks for, one for each worker."""
 
 
 def classify_content(

@@ -199,8 +199,8 @@ class Ledger:
         self._pending.notes[name] = text
         self._touch()
 
-    def tell(self, code: str, message: str) -> None:
-        """Let a person learn of an event, on every surface, with the next commit."""
+    def add_event(self, code: str, message: str) -> None:
+        """Add an event to the next commit; every surface shows it."""
         self._pending.events.append((code, message))
         self._touch()
 
@@ -245,7 +245,7 @@ class Ledger:
         if self._is_syncing:  # its mark counts the bytes of the file that is there now
             return
         if self._retention is None:
-            self._retention = Retention(self._home, self._inbox, config, self._database, self._results, self.tell, self._touch)
+            self._retention = Retention(self._home, self._inbox, config, self._database, self._results, self.add_event, self._touch)
         self._retention.step(time.time(), quiet=quiet)
 
     def synced(self, mark: Mark) -> None:

@@ -1,4 +1,4 @@
-"""What other threads and signal handlers tell the main loop of a session."""
+"""What other threads and signal handlers put into the queue of a session's main loop."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edge_agent.outbox.results import Mark
 
 
 @dataclass(frozen=True)
-class EndRequest:
-    """Somebody wants the session to end, or to look whether another configuration waits."""
+class Request:
+    """Somebody asks the session to stop, or to read the configuration again."""
 
-    ending: Ending
+    kind: Literal["stop", "reload"]
 
 
 @dataclass(frozen=True)
 class LookAgain:
-    """Events were lost: only a scan can tell what is in the inbox."""
+    """Events were lost: only a scan shows what is in the inbox."""
 
 
-Message = str | Outcome | Mark | Exception | EndRequest | LookAgain
-"""A path where something happened, a worker's outcome, a finished sync, a fault of another thread, a wish."""
+Message = str | Outcome | Mark | Exception | Request | LookAgain
+"""A path where something happened, a worker's outcome, a finished sync, a fault of another thread, a request, or lost events."""
 
 
 class MessageQueue:
@@ -39,7 +39,7 @@ class MessageQueue:
         self._queue.put(message)
 
     def take(self, timeout_s: float) -> Iterator[Message]:
-        """Wait so long for a message, then give all that are there: what came together is dealt with together."""
+        """Wait for a message, at most so long; then give all that are there, so that they are handled together."""
         with suppress(Empty):
             yield self._queue.get(timeout=timeout_s)
             while True:
@@ -47,4 +47,4 @@ class MessageQueue:
 
 
 Ending = Literal["stop", "reload", "finished"]
-"""Why a session ended without a fault: somebody asked, another configuration or model waits, or (``once``) nothing is left to do."""
+"""Why a session ended without a fault: on request, because of another configuration or model, or (``once``) because nothing is left."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -10,10 +9,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from edge_agent.agent.worker import Job, Outcome, Worker
-
-GROUP_S = 0.1
-GROUP_SIZE = 32
-"""Whichever of them is reached first ends the wait."""
 
 
 class WorkerPool:
@@ -79,36 +74,3 @@ class WorkerPool:
             worker.busy_since_s = None
             self._report(message)
         worker.close()
-
-
-class OutcomeGroup:
-    """Outcomes that wait for each other under load, so that they share one commit."""
-
-    def __init__(self) -> None:
-        self._outcomes: list[Outcome] = []
-        self._since_s = 0.0
-
-    def __bool__(self) -> bool:
-        return bool(self._outcomes)
-
-    def add(self, outcome: Outcome) -> None:
-        """Add what a worker found."""
-        if not self._outcomes:
-            self._since_s = time.monotonic()
-        self._outcomes.append(outcome)
-
-    def take(self) -> list[Outcome]:
-        """Give all, in the order in which they came, and begin a new group."""
-        outcomes, self._outcomes = self._outcomes, []
-        return outcomes
-
-    def is_due(self, *, others: bool) -> bool:
-        """Tell whether they must be entered now; ``others`` says that some image waits for a worker. Else no outcome waits for another."""
-        if not others:
-            return bool(self._outcomes)
-        return len(self._outcomes) >= GROUP_SIZE or time.monotonic() >= self.due_at_s
-
-    @property
-    def due_at_s(self) -> float:
-        """The monotonic time at which they are entered at the latest; infinite where there is none."""
-        return self._since_s + GROUP_S if self._outcomes else math.inf

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from support.agents import AgentHome, drop, image_bytes
 from support.disks import LoopDisk, scratch
 
-from edge_agent.agent import agent as agent_module
+from edge_agent.agent.timings import Timings
 
 
-def test_images_are_seen_at_once_on_a_stick_that_was_out_for_a_moment(disks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_seen_at_once_on_a_stick_that_was_out_for_a_moment(disks: None, tmp_path: Path) -> None:
     """
     1. The inbox is on a stick. It is pulled out and plugged in again at once: the same device number, the same folder.
     2. An image comes.
     Result: it has its record within seconds: the kernel's watch ended with the mount, and a new one was begun.
     """
-    monkeypatch.setattr(agent_module, "FIRST_WAIT_S", 0.1)
     with scratch() as folder:
         stick = LoopDisk.make(folder / "stick.img", folder / "stick", 16)
         with stick.mounted() as mount_point:
             home = AgentHome(tmp_path, inbox=mount_point / "inbox")
+            home.timings = Timings(first_wait_s=0.1)
             with home.running():
                 for number in range(3):
                     drop(home.inbox, f"{number}.png", image_bytes(number))

@@ -16,8 +16,7 @@ from support.agents import AgentHome, FakeClassifier, doing, drop, image_bytes, 
 from support.share import NoShareError, Share
 
 from edge_agent import cli
-from edge_agent.agent import agent as agent_module
-from edge_agent.agent import session as session_module
+from edge_agent.agent.timings import Timings
 from edge_agent.commands import status as status_command
 from edge_agent.errors import SourceGoneError
 from edge_agent.intake import presence
@@ -35,11 +34,10 @@ def share(tmp_path: Path) -> Iterator[Share]:
 
 @pytest.fixture
 def home(share: Share, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AgentHome:
-    monkeypatch.setattr(agent_module, "FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(agent_module, "LONGEST_WAIT_S", 0.2)
-    monkeypatch.setattr(session_module, "HEARTBEAT_S", 0.2)
     monkeypatch.setattr(presence, "ANSWER_S", 0.5)
-    return AgentHome(tmp_path, inbox=share.mount_point, poll_interval_s=0.05)
+    home = AgentHome(tmp_path, inbox=share.mount_point, poll_interval_s=0.05)
+    home.timings = Timings(first_wait_s=0.1, longest_wait_s=0.2, heartbeat_s=0.2)
+    return home
 
 
 def is_away(home: AgentHome) -> bool:

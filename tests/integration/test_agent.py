@@ -19,8 +19,8 @@ import pytest
 from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
 from support.notify import listening
 
-from edge_agent.agent import session as session_module
-from edge_agent.agent.session import Session
+from edge_agent.agent.messages import Message, MessageQueue
+from edge_agent.agent.timings import Timings
 from edge_agent.errors import InferenceError
 from edge_agent.outbox import disposal as disposal_module
 from edge_agent.surfaces import systemd
@@ -289,22 +289,19 @@ class TestRunning:
             home.wait_for(1)
 
     def test_an_idle_agent_sleeps(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
-        turns = 0
-        receive = Session._receive
+        turned_at_s = [time.monotonic()]
+        take = MessageQueue.take
 
-        def counting(self: Session, timeout_s: float) -> None:
-            nonlocal turns
-            turns += 1
-            receive(self, timeout_s)
+        def note_turn(queue: MessageQueue, timeout_s: float) -> Iterator[Message]:
+            turned_at_s.append(time.monotonic())
+            return take(queue, timeout_s)
 
-        with home.running() as agent:
+        monkeypatch.setattr(MessageQueue, "take", note_turn)
+        with home.running():
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
-            wait_until(lambda: agent.session._ledger.tidy_at_s(quiet=True) > 1e9)
-            time.sleep(0.2)
-            monkeypatch.setattr(Session, "_receive", counting)
-            time.sleep(1.0)
-        assert turns <= 2
+            wait_until(lambda: [row["disposed"] for row in home.rows()] == [1])  # by the tidying of an idle agent
+            wait_until(lambda: time.monotonic() - turned_at_s[-1] > 2.0)
 
     def test_more_images_than_fit_in_hand(self, home: AgentHome) -> None:
         with home.running():
@@ -396,10 +393,8 @@ class TestService:
         wait_until(lambda: "STOPPING=1" in told)
         assert told[0] == "READY=1"
 
-    def test_a_stuck_worker_is_not_called_alive(
-        self, home: AgentHome, told: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setattr(session_module, "STUCK_S", 0.3)
+    def test_a_stuck_worker_is_not_called_alive(self, home: AgentHome, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
+        home.timings = Timings(stuck_s=0.3)
         go_on = threading.Event()
         with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(60) and None)]):
             drop(home.inbox, "a.png", image_bytes(1))

@@ -11,8 +11,8 @@ import pytest
 from support.agents import AgentHome, drop, image_bytes
 from support.notify import listening
 
-from edge_agent.agent import agent as agent_module
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.timings import Timings
 from edge_agent.database import database, integrity
 from edge_agent.database.database import Database
 from edge_agent.errors import EdgeAgentError
@@ -36,7 +36,7 @@ def test_systemd_is_asked_for_patience(home: AgentHome, tmp_path: Path, monkeypa
     """
     if damaged:
         home.database.write_bytes(b"no database" * 1000)
-    monkeypatch.setattr(agent_module, "ALIVE_S", 0.0)
+    home.timings = Timings(start_report_s=0.0)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with listening(tmp_path / "notify") as messages:
         home.run_once()

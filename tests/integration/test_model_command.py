@@ -14,8 +14,8 @@ from support.killer_model import make_killer_model
 from support.signed import Maker, check_is_sound, folders
 
 from edge_agent import config
-from edge_agent.agent import session
 from edge_agent.agent.agent import load_classifiers
+from edge_agent.agent.timings import Timings
 from edge_agent.cli import main
 from edge_agent.commands.status import read_status
 from edge_agent.deployment import install as installation
@@ -207,15 +207,15 @@ def test_a_home_that_is_not_there_is_not_made(tmp_path: Path, archives: dict[int
 
 
 def test_a_running_agent_takes_over_what_is_installed_and_each_record_names_its_model(
-    tmp_path: Path, archives: dict[int, Path], maker: Maker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, archives: dict[int, Path], maker: Maker
 ) -> None:
     """
     1. An agent runs with the shipped model; images come all the time.
     2. A signed model is installed, then rolled back.
     Result: every image has one record, which names the model that was active; status names it too; none is dropped.
     """
-    monkeypatch.setattr(session, "HEARTBEAT_S", 0.05)
     home = AgentHome(tmp_path)
+    home.timings = Timings(heartbeat_s=0.05)
     maker.trust(home.home)
     versions = []
 

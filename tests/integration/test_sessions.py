@@ -12,32 +12,29 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
+from support.agents import AgentHome, FakeClassifier, doing, drop, image_bytes, wait_until
 
 from edge_agent.agent import agent as agent_module
-from edge_agent.agent import free_space as space
-from edge_agent.agent import session as session_module
+from edge_agent.agent import folders
+from edge_agent.agent.active_config import ActiveConfig
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.ledger import Ledger
 from edge_agent.agent.session import Session
+from edge_agent.agent.timings import Timings
 from edge_agent.config import CameraConfig, Config, StorageConfig
 from edge_agent.deployment.model_store import InstalledModel, ModelStore
 from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, InferenceError, ModelError, StorageAwayError
 from edge_agent.records import ModelIdentity
 from edge_agent.surfaces.state import AgentState, read_state
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(session_module, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(space, "LOOK_S", 0.05)
+QUICK = Timings(first_wait_s=0.05, heartbeat_s=0.05, space_look_s=0.05)
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def home(tmp_path: Path) -> AgentHome:
 
 
 @contextmanager
-def running(agent: Agent) -> Iterator[Agent]:
+def running(home: AgentHome, agent: Agent) -> Iterator[Agent]:
     """Run an agent in a thread until the block ends; its fault is raised here."""
     faults: list[BaseException] = []
 
@@ -59,7 +56,7 @@ def running(agent: Agent) -> Iterator[Agent]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        wait_until(lambda: faults or (agent.session is not None and hasattr(agent.session, "_intake")))
+        wait_until(lambda: faults or (agent.session is not None and doing(home.home)[0] in ("working", "waiting")))
         yield agent
     finally:
         agent.stop()
@@ -86,7 +83,7 @@ class TestReload:
         Result: each image is recorded once; those before lie in done/, those after are gone.
         """
         other = msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, on_done="delete"))
-        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+        with running(home, Agent(home.config, load=home.load, reread=lambda: other, timings=QUICK)) as agent:
             for seed in range(30):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
             home.wait_for(3)
@@ -105,7 +102,7 @@ class TestReload:
         def reread() -> Config:
             raise ConfigError("edge-agent.toml has 1 error: intake.settle_time_s")
 
-        with running(Agent(home.config, load=home.load, reread=reread)) as agent:
+        with running(home, Agent(home.config, load=home.load, reread=reread, timings=QUICK)) as agent:
             agent.reload()
             wait_until(lambda: "reload_refused" in events(home))
             drop(home.inbox, "a.png", image_bytes(1))
@@ -116,7 +113,7 @@ class TestReload:
 
     def test_a_home_that_moves_is_refused(self, home: AgentHome, tmp_path: Path) -> None:
         other = msgspec.structs.replace(home.config, home=tmp_path / "elsewhere")
-        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+        with running(home, Agent(home.config, load=home.load, reread=lambda: other, timings=QUICK)) as agent:
             agent.reload()
             wait_until(lambda: "reload_refused" in events(home))
         assert not (tmp_path / "elsewhere").exists()
@@ -127,7 +124,7 @@ class TestReload:
         Result: the agent goes back to the old one and says so.
         """
         other = msgspec.structs.replace(home.config, intake=msgspec.structs.replace(home.config.intake, inbox=tmp_path / "absent"))
-        with running(Agent(home.config, load=home.load, reread=lambda: other)) as agent:
+        with running(home, Agent(home.config, load=home.load, reread=lambda: other, timings=QUICK)) as agent:
             agent.reload()
             wait_until(lambda: "reload_refused" in events(home))
             drop(home.inbox, "a.png", image_bytes(1))
@@ -143,7 +140,7 @@ class TestReload:
         home.run_once()
         away = home.inbox.with_name("away")
         home.inbox.rename(away)
-        agent = Agent(home.config, load=home.load, reread=lambda: other)
+        agent = Agent(home.config, load=home.load, reread=lambda: other, timings=QUICK)
         thread = threading.Thread(target=agent.run)
         thread.start()
         try:
@@ -172,14 +169,14 @@ class TestReload:
         configs = [first, second]
 
         class Ending(Session):
-            def run(self, *, blame: bool | None) -> str:
-                ending = super().run(blame=blame)
+            def work(self) -> str:
+                ending = super().work()
                 if len(configs) == 1:
                     agent.reload()
                 return ending
 
         monkeypatch.setattr(agent_module, "Session", Ending)
-        with running(Agent(home.config, load=home.load, reread=lambda: configs.pop(0))) as agent:
+        with running(home, Agent(home.config, load=home.load, reread=lambda: configs.pop(0), timings=QUICK)) as agent:
             agent.reload()
             wait_until(lambda: not configs)
             drop(home.inbox, "a.png", image_bytes(1))
@@ -187,10 +184,8 @@ class TestReload:
             wait_until(lambda: home.files("inbox") == [])
         assert home.files("done") == []
 
-    def test_a_signal_may_come_at_any_moment_of_a_wait(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_signal_may_come_at_any_moment_of_a_wait(self, home: AgentHome) -> None:
         """Python runs the handler in the thread that waits, between any two lines: a lock that it held would never be free again."""
-        agent = Agent(home.config, load=home.load)
-        monkeypatch.setattr(agent, "waiting", lambda *_: None)
         signals = iter(range(500))
 
         def at_each_line(*_: object) -> object:
@@ -198,15 +193,18 @@ class TestReload:
                 agent.reload()
             return at_each_line
 
-        def wait() -> None:
+        def load(config: Config, count: int) -> Sequence[FakeClassifier]:
+            if next(signals, None) is None:
+                return home.load(config, count)
             sys.settrace(at_each_line)  # type: ignore[arg-type]
-            try:
-                agent._wait_out(StorageAwayError("a disk"), 0.05)
-            finally:
-                sys.settrace(None)
+            raise StorageAwayError("a disk")
 
-        thread = threading.Thread(target=wait, daemon=True)
+        drop(home.inbox, "a.png", image_bytes(1))
+        agent = Agent(home.config, load=load, timings=QUICK)
+        thread = threading.Thread(target=agent.run, daemon=True)
         thread.start()
+        home.wait_for(1, timeout_s=60)
+        agent.stop()
         thread.join(60)
         assert not thread.is_alive()
 
@@ -266,7 +264,7 @@ class TestModelSwap:
         return load
 
     def test_a_model_that_is_activated_takes_over_without_dropping_an_image(self, home: AgentHome) -> None:
-        with running(Agent(home.config, load=self.load(home))):  # type: ignore[arg-type]
+        with running(home, Agent(home.config, load=self.load(home), timings=QUICK)):  # type: ignore[arg-type]
             for seed in range(60):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
                 if seed == 30:
@@ -286,7 +284,7 @@ class TestModelSwap:
         1. A new model is activated; the interpreter fails at its first image.
         Result: the agent goes back to the model before by itself and says so; no image is lost, and none is rejected.
         """
-        with running(Agent(home.config, load=self.load(home, fail=NEW))):  # type: ignore[arg-type]
+        with running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)):  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
             activate(home, NEW)
@@ -317,7 +315,7 @@ class TestModelSwap:
 
         monkeypatch.setattr(ModelStore, "rollback", note)
         activate(home, NEW)
-        with running(Agent(home.config, load=self.load(home, fail=NEW))):  # type: ignore[arg-type]
+        with running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)):  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))
             wait_until(lambda: state_of(home).code == "disk_full")
             full[0] = False
@@ -333,7 +331,7 @@ class TestModelSwap:
         activate(home, NEW)
         crash(home, dies_in)
         drop(home.inbox, "a.png", image_bytes(1))
-        Agent(home.config, load=self.load(home), once=True).run()  # type: ignore[arg-type]
+        Agent(home.config, load=self.load(home), once=True, timings=QUICK).run()  # type: ignore[arg-type]
         is_left = dies_in == "inference/interpreter.py"
         assert [row["model_version"] for row in home.rows()] == ["1" if is_left else "2"]
         assert events(home) == (["crashed", "model_rolled_back"] if is_left else ["crashed"])
@@ -344,7 +342,7 @@ class TestModelSwap:
                 raise ModelError("golden vectors differ")
             return home.load(config, count)
 
-        with running(Agent(home.config, load=load)):
+        with running(home, Agent(home.config, load=load, timings=QUICK)):
             activate(home, NEW)
             wait_until(lambda: "model_rolled_back" in events(home))
             drop(home.inbox, "a.png", image_bytes(1))
@@ -354,7 +352,7 @@ class TestModelSwap:
         """A model that has worked is not gone back from: then something else is broken."""
         activate(home, NEW)
         ModelStore(home.home).prove(NEW.digest)
-        with pytest.raises(InferenceError), running(Agent(home.config, load=self.load(home, fail=NEW))) as agent:  # type: ignore[arg-type]
+        with pytest.raises(InferenceError), running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)) as agent:  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))
             wait_until(lambda: agent.session is None)
         assert home.files("inbox") == ["a.png"]
@@ -367,7 +365,7 @@ class TestInboxAway:
         Result: the agent says so, makes no folder in its place, and goes on.
         """
         away = home.inbox.with_name("away")
-        with running(Agent(home.config, load=home.load)):
+        with running(home, Agent(home.config, load=home.load, timings=QUICK)):
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
             home.inbox.rename(away)
@@ -388,7 +386,7 @@ class TestInboxAway:
         drop(home.inbox, "before.png", image_bytes(9))
         home.run_once()
         home.inbox.rmdir()
-        agent = Agent(home.config, load=home.load)
+        agent = Agent(home.config, load=home.load, timings=QUICK)
         thread = threading.Thread(target=agent.run)
         thread.start()
         try:
@@ -403,12 +401,12 @@ class TestInboxAway:
         assert not thread.is_alive()
         assert [line["path"] for line in home.lines()] == ["before.png", "a.png"]
 
-    def test_images_in_hand_are_kept(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_in_hand_are_kept(self, home: AgentHome) -> None:
         """
         1. The inbox vanishes while images that were read already are being classified.
         Result: they are recorded; when the inbox is back they leave it, and there is no second record.
         """
-        monkeypatch.setattr(session_module, "DRAIN_S", 30.0)  # the machine of the tests may be busy
+        patient = replace(QUICK, drain_s=30.0)  # the machine of the tests may be busy
         begun, go_on = threading.Event(), threading.Event()
 
         def wait() -> None:
@@ -419,7 +417,7 @@ class TestInboxAway:
             return [FakeClassifier(home.classified, before=wait) for _ in range(count)]
 
         away = home.inbox.with_name("away")
-        with running(Agent(home.config, load=load)):
+        with running(home, Agent(home.config, load=load, timings=patient)):
             drop(home.inbox, "a.png", image_bytes(1))
             assert begun.wait(60)
             home.inbox.rename(away)
@@ -449,7 +447,7 @@ def test_a_camera_that_hangs_for_good_ends_the_process(home: AgentHome, monkeypa
     """Each new session would leave more threads behind that hold the device; systemd starts a process that has none."""
     monkeypatch.setattr("edge_agent.intake.camera.CameraSource", HungCamera)
     config = msgspec.structs.replace(home.config, camera=CameraConfig(source="0"))
-    agent = Agent(config, load=home.load)
+    agent = Agent(config, load=home.load, timings=QUICK)
     give_up = threading.Timer(10, agent.stop)
     give_up.start()
     with pytest.raises(CameraGoneError) as caught:
@@ -470,20 +468,20 @@ def test_each_try_waits_longer_until_one_records_an_image(home: AgentHome, monke
             raise StorageAwayError("the disk fails; the agent goes on by itself")
         begin(ledger, *given, **named)
 
-    def wait_out(_agent: Agent, _fault: StorageAwayError, wait_s: float) -> None:
-        waits.append(wait_s)
+    def wait(_config: ActiveConfig, timeout_s: float) -> bool:
+        waits.append(timeout_s)
         if len(waits) == 4:
             assert len(home.rows()) == 1
+        return True
 
     monkeypatch.setattr(Ledger, "begin", begin_or_fail)
-    monkeypatch.setattr(Agent, "_wait_out", wait_out)
+    monkeypatch.setattr(ActiveConfig, "wait_for_request", wait)
     drop(home.inbox, "a.png", image_bytes(1))
-    with running(Agent(home.config, load=home.load)):
+    with running(home, Agent(home.config, load=home.load, timings=Timings(first_wait_s=100.0, longest_wait_s=3000.0, heartbeat_s=3600.0))):
         home.wait_for(1)
         drop(home.inbox, "b.png", image_bytes(2))
         home.wait_for(2)
-    first_s = agent_module.FIRST_WAIT_S
-    assert waits == [first_s, 2 * first_s, 4 * first_s, first_s]
+    assert waits == [pytest.approx(wait_s, abs=60) for wait_s in (100, 200, 400, 100)]
     assert [row["path"] for row in home.rows()] == ["a.png", "b.png"]
 
 
@@ -496,7 +494,6 @@ def test_sessions_that_fail_leave_nothing_in_memory(home: AgentHome, monkeypatch
     def fail(*_: object, **__: object) -> None:
         raise StorageAwayError("the disk fails; the agent goes on by itself")
 
-    monkeypatch.setattr(agent_module, "LONGEST_WAIT_S", 0.02)
     monkeypatch.setattr(Ledger, "begin", fail)
     before: list[weakref.ref[FakeClassifier]] = []
     alive: list[int] = []
@@ -510,7 +507,7 @@ def test_sessions_that_fail_leave_nothing_in_memory(home: AgentHome, monkeypatch
         return classifiers
 
     drop(home.inbox, "a.png", image_bytes(1))
-    with running(Agent(home.config, load=load)):
+    with running(home, Agent(home.config, load=load, timings=replace(QUICK, longest_wait_s=0.02))):
         wait_until(lambda: len(alive) > 10)
     assert set(alive[1:]) == {0}
     threads, files = held[-1]
@@ -526,9 +523,9 @@ class TestSpace:
         Result: no image is taken meanwhile, the state says why, and the agent goes on by itself.
         """
         free = [10**9]
-        monkeypatch.setattr(space, "free_space", lambda _home: free[0])
+        monkeypatch.setattr(folders, "free_space", lambda _home: free[0])
         config = msgspec.structs.replace(home.config, storage=StorageConfig(min_free_bytes=2 * 10**8))
-        with running(Agent(config, load=home.load)):
+        with running(home, Agent(config, load=home.load, timings=QUICK)):
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
             free[0] = 10**8
@@ -549,14 +546,14 @@ class TestSpace:
     def test_free_space_is_really_looked_at(self, home: AgentHome) -> None:
         storage = msgspec.structs.replace(home.config.storage, min_free_bytes=shutil.disk_usage(home.home).free + 10**9)
         drop(home.inbox, "a.png", image_bytes(1))
-        with running(Agent(msgspec.structs.replace(home.config, storage=storage), load=home.load)):
+        with running(home, Agent(msgspec.structs.replace(home.config, storage=storage), load=home.load, timings=QUICK)):
             wait_until(lambda: state_of(home).code == "low_space")
         assert home.files("inbox") == ["a.png"]
 
 
 def test_sighup_does_not_end_a_process_without_a_configuration_file(home: AgentHome, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "edge_agent")
-    with running(Agent(home.config, load=home.load)) as agent:
+    with running(home, Agent(home.config, load=home.load, timings=QUICK)) as agent:
         first = agent.session
         agent.reload()
         drop(home.inbox, "a.png", image_bytes(1))

@@ -41,7 +41,6 @@ import watchdog.observers  # noqa: F401
 
 import edge_agent.agent.agent
 import edge_agent.agent.classify
-import edge_agent.agent.session
 import edge_agent.commands.export
 import edge_agent.commands.run
 import edge_agent.commands.status
@@ -52,8 +51,10 @@ from edge_agent import cli
 from edge_agent.agent import ledger
 from edge_agent.agent.agent import Agent, load_classifiers
 from edge_agent.agent.session import Session
+from edge_agent.agent.timings import Timings
 from edge_agent.agent.worker import Worker
 from edge_agent.database import database, schema
+from edge_agent.intake.folder import FolderIntake
 from edge_agent.outbox import disposal, results
 from edge_agent.outbox.results import ResultFiles
 from edge_agent.upkeep import retention
@@ -109,13 +110,10 @@ def main(settings: dict[str, Any]) -> int:
 
     class TestedAgent(Agent):
         def __init__(self, config: Any, **options: Any) -> None:
-            super().__init__(config, **{**options, "load": load_classifiers if settings.get("shipped") else load})
+            timings = Timings(heartbeat_s=settings.get("heartbeat_s", 1.0), first_wait_s=0.1)
+            super().__init__(config, **options, load=load_classifiers if settings.get("shipped") else load, timings=timings)
 
-    heartbeat_s = settings.get("heartbeat_s", 1.0)
-    replaced: dict[str, Any] = {"HEARTBEAT_S": heartbeat_s, "FIRST_WAIT_S": 0.1, "Agent": TestedAgent}
-    for name, value in replaced.items():
-        setattr(edge_agent.agent.agent, name, value)
-    edge_agent.agent.session.HEARTBEAT_S = heartbeat_s
+    setattr(edge_agent.agent.agent, "Agent", TestedAgent)  # noqa: B010 - mypy lets nobody assign to a class
     arguments = settings.get("command") or _run_command(settings)
     inject(settings.get("faults", []))
     replace_sql(settings.get("sql_instead", {}))
@@ -155,26 +153,24 @@ def config_text(settings: dict[str, Any]) -> str:
 
 def note_queue(note: Path) -> None:
     """Have the highest number of images that a session held in memory at once written down when it ends."""
-    real = Session._main_loop
+    scan_some, work = FolderIntake.scan_some, Session.work
     highest = 0
 
     def count(intake: Any) -> int:
         return len(intake._table) + (intake._listing.kept if intake._listing else 0) + len(intake._in_flight)
 
-    def main_loop(session: Any) -> None:
+    def scan_some_and_count(intake: Any) -> None:
         nonlocal highest
-        hand_out = session._hand_out
+        scan_some(intake)
+        highest = max(highest, count(intake))
 
-        def count_and_hand_out(jobs: list[Any]) -> None:
-            nonlocal highest
-            highest = max(highest, count(session._intake))
-            hand_out(jobs)
-
-        session._hand_out = count_and_hand_out
-        real(session)
+    def work_and_note(session: Any) -> Any:
+        ending = work(session)
         note.write_text(str(highest), "ascii")
+        return ending
 
-    setattr(Session, "_main_loop", main_loop)  # noqa: B010 - mypy lets nobody assign to a method
+    setattr(FolderIntake, "scan_some", scan_some_and_count)  # noqa: B010 - mypy lets nobody assign to a method
+    setattr(Session, "work", work_and_note)  # noqa: B010
 
 
 def put_poison(columns: int, number: int) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.home_lock import lock_holder
+from edge_agent.agent.timings import Timings
 from edge_agent.config import Config, IntakeConfig, ModelConfig, StorageConfig
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
@@ -91,6 +92,7 @@ class AgentHome:
             model=ModelConfig(threads=2),
             storage=StorageConfig(min_free_bytes=0),
         )
+        self.timings = Timings()
         self.classified: list[float] = []
 
     @property
@@ -101,7 +103,7 @@ class AgentHome:
         return [FakeClassifier(self.classified) for _ in range(count)]
 
     def agent(self, *, once: bool = True, load: Any = None) -> Agent:
-        return Agent(self.config, once=once, load=load or self.load)
+        return Agent(self.config, once=once, load=load or self.load, timings=self.timings)
 
     def run_once(self) -> Agent:
         agent = self.agent()

@@ -14,7 +14,7 @@ from support.agents import make_arrival, make_record
 from support.connections import collect_connections
 from support.disks import NoDisksError, memory_disk
 
-from edge_agent.agent.free_space import free_space
+from edge_agent.agent.folders import free_space
 from edge_agent.database import database as database_module
 from edge_agent.database.database import DATABASE_NAME, Database, Reader
 from edge_agent.database.errors import storage_error_of
