@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import click
 
-if TYPE_CHECKING:
-    from model_build.config import LayoutName
+from model_build.config import LayoutName
 
 
 @click.command("audit")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--config", type=click.Path(path_type=Path), help="A build's TOML: its layout, classes and split.")
-@click.option(
-    "--layout", type=click.Choice(["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]), help="Without --config; default: folders."
-)
+@click.option("--layout", type=click.Choice(get_args(LayoutName)), help="Without --config; default: folders.")
 @click.option("--patient-pattern", help="Without --config, for folders: what its first group matches in a file name is the patient.")
 @click.option("--table", help="Without --config, for manifest: the CSV file's name; default: manifest.csv.")
 @click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)

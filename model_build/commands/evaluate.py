@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
+
+from model_build.config import LayoutName
 
 if TYPE_CHECKING:
     from model_build.data.example import Split
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config", type=click.Path(path_type=Path), help="A build's TOML that says how DATA is laid out; else as the bundle's data were."
 )
-@click.option("--layout", type=click.Choice(["folders", "nih", "cbis-ddsm", "mini-mias", "manifest"]), help="How DATA is laid out.")
+@click.option("--layout", type=click.Choice(get_args(LayoutName)), help="How DATA is laid out.")
 @click.option("--patient-pattern", help="For folders: what its first group matches in a file name is the patient.")
 @click.option("--table", help="For manifest: the CSV file's name.")
 @click.option("--merge", multiple=True, metavar="NAME=LABEL", help="NAME, as DATA has it, is the bundle's LABEL. May be given again.")

@@ -23,8 +23,9 @@ SHOWN = re.compile(r"(?:^|`)(?:sudo )?(?:\.venv/bin/)?((?:edge-agent|model-build
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARKED = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
-WRAPPED = ("README.md", "docs/use.md", "docs/measured.md", "docs/build.md")
+WRAPPED = ("README.md", "CONTRIBUTING.md", "docs/use.md", "docs/measured.md", "docs/build.md", "docs/architecture.md", "docs/install.md")
 WIDEST = 120
+WRITTEN_BY_PROGRAMS = {"config.toml"}
 OTHER_PROGRAMS = {"pip", "python3", "mlflow", "wc", "apt", "usermod", "systemctl", "systemd-analyze", "git", "pytest", "cp", "echo"}
 """Not ours; what stands behind them is not looked into, other than the paths."""
 KEPT_HERE = re.compile(r"(?:edge_agent|model_build|tests|scripts|systemd|docs|findings)/\S+")
@@ -161,7 +162,9 @@ def test_no_line_is_too_wide_to_read(repository: Path) -> None:
 
 
 def numbered(path: Path) -> list[tuple[int, str]]:
-    return list(enumerate(path.read_text("utf-8").splitlines(), start=1))
+    """The lines of a page, other than those of a picture or a file that is shown as it is."""
+    text = re.sub(r"(?ms)^```text\n.*?^```$", lambda block: "\n" * block.group().count("\n"), path.read_text("utf-8"))
+    return list(enumerate(text.splitlines(), start=1))
 
 
 def test_the_marked_commands_run(repository: Path, tmp_path: Path) -> None:
@@ -196,7 +199,29 @@ def test_every_link_leads_somewhere(repository: Path) -> None:
     assert "not-a-heading" not in anchors("# A heading\n")
 
 
-@pytest.mark.parametrize("name", ["docs/use.md", "docs/measured.md", "docs/build.md", "docs/architecture.md"])
+def test_every_file_named_in_the_text_is_there(repository: Path) -> None:
+    """A whole path, or one within the package that the sentence is about."""
+    places = ("", "edge_agent", "model_build", "edge_agent/imaging", "model_build/data/layouts", "tests/faults/hostile", "docs")
+    absent, count = [], 0
+    for name in WRAPPED:
+        text = FENCED.sub("", (repository / name).read_text("utf-8")).split("\n## Modules\n")[0]
+        for path in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|sql|toml))`", text):
+            count += 1
+            example = "NAME" in path or "NNNN" in path or path in WRITTEN_BY_PROGRAMS
+            if not example and not any((repository / place / path).is_file() for place in places):
+                absent.append(f"{name}: {path}")
+    assert absent == []
+    assert count >= 40
+
+
+def test_each_rule_that_a_test_enforces_names_it(repository: Path) -> None:
+    text = (repository / "CONTRIBUTING.md").read_text("utf-8")
+    rules = text.split("## Rules that a test enforces\n")[1].split("\n## ")[0].strip().split("\n* ")
+    assert len(rules) >= 6
+    assert [rule for rule in rules if not re.search(r"\(`(?:tests/[\w/]+|pyproject)\.(?:py|toml)`\)\.$", rule)] == []
+
+
+@pytest.mark.parametrize("name", ["docs/use.md", "docs/measured.md", "docs/build.md", "docs/architecture.md", "CONTRIBUTING.md"])
 def test_each_long_page_begins_with_its_contents(repository: Path, name: str) -> None:
     text = (repository / name).read_text("utf-8")
     headings = re.findall(r"^## (.+)$", FENCED.sub("", text), re.MULTILINE)

@@ -73,7 +73,7 @@ def test_killed_in_a_migration(worked: AgentHome, point: str, nth: int) -> None:
     drop_all(worked, new)
     kill_at(worked, point, nth, once=True)
     [version] = read_rows(worked.home, "PRAGMA user_version")
-    assert version["user_version"] in (1, SCHEMA_VERSION)
+    assert version["user_version"] in range(1, SCHEMA_VERSION + 1)
     tables = {row["name"] for row in read_rows(worked.home, "SELECT name FROM sqlite_schema")}
     assert ("attempt" in tables) == (version["user_version"] >= 2)
     check_all_is_there_once(worked, some_images() | new)
