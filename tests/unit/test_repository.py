@@ -100,3 +100,18 @@ def test_everything_is_caught_only_where_one_image_ends_and_where_the_program_do
     assert found == []
     assert blanket_handlers("try:\n    f()\nexcept (OSError, Exception):\n    pass") == [3]
     assert blanket_handlers("try:\n    f()\nexcept BaseException:\n    g()\n    raise") == []
+
+
+def test_each_finding_says_what_it_is_and_leaves_nothing(repository: Path) -> None:
+    """They fetch packages, so that no test runs them; ``findings/README.md`` has the format."""
+    findings = sorted((repository / "findings").glob("*.sh"))
+    assert len(findings) >= 4
+    for path in findings:
+        text = path.read_text("utf-8")
+        parts = re.findall(r"^# (\w+): +\S", text.partition("\nset -euo pipefail\n")[0], re.MULTILINE)
+        assert parts == ["Finding", "Expected", "Seen", "Source", "Here"], path.name
+        assert os.access(path, os.X_OK), path.name
+        assert "\ntrap 'rm -rf -- \"$work\"' EXIT\n" in text, path.name
+        [packages] = re.findall(r" pip install --quiet --disable-pip-version-check (.+)$", text, re.MULTILINE)
+        assert all(re.fullmatch(r"[\w-]+==[\d.]+", package) for package in packages.split()), path.name
+        assert 'raise SystemExit("changed: ' in text or 'raise SystemExit(f"changed: ' in text, path.name
