@@ -38,7 +38,7 @@ def run_bench(
     image_folder : Path or None
         Images to use instead of drawn ones; those that can not be decoded are left out.
     report : callable
-        PendingPaths in a few words what begins now.
+        Called with a few words on what begins now.
 
     Raises
     ------

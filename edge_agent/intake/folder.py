@@ -31,6 +31,8 @@ MAX_WAITING_FILES = 2000
 """A pass over the inbox keeps so many files, and so many wait their turn. What is left out is found by the next pass."""
 MOST_HELD_FILES = 2 * (MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK)
 """Memory holds at most so many: those that wait and those of a pass, with the slack that spares sorting them for each file that comes."""
+MAX_PENDING_PATHS = 2000
+"""No more reported paths than this wait to be looked at. A scan finds the others."""
 TAKEN_FILES = 64
 """Files handed out at once. They are taken before whatever arrives later, so they are few."""
 _REFILL_FILES = MAX_WAITING_FILES // 4
@@ -80,7 +82,7 @@ class FolderIntake:
         self._in_flight: dict[str, bool] = {}
         self._watch: FolderWatch | None = None
         self._has_all_events = False
-        self._told: PendingPaths | None = None
+        self._pending: PendingPaths | None = None
         self._listing: Listing | None = None
         self._wants_full = True
         self._left_out = 0
@@ -102,10 +104,10 @@ class FolderIntake:
         """
         from edge_agent.intake.watch import FolderWatch, PendingPaths
 
-        self._told = PendingPaths(notify)
+        self._pending = PendingPaths(notify, MAX_PENDING_PATHS)
         if _has_events(self._config, self._mount):
             try:
-                self._watch = FolderWatch(self._inbox, self._told.tell)
+                self._watch = FolderWatch(self._inbox, self._pending.add)
                 self._has_all_events = True
             except OSError as fault:
                 self._log_refusal(fault.strerror)
@@ -131,8 +133,8 @@ class FolderIntake:
 
     def rescan(self) -> None:
         """Have the whole inbox listed; where that is under way, once more after it."""
-        if self._told is not None:
-            self._told.scanned()
+        if self._pending is not None:
+            self._pending.clear_loss()
         self._wants_full = True
 
     def scan_some(self) -> None:
@@ -159,8 +161,8 @@ class FolderIntake:
 
     def touch(self, path: str) -> None:
         """Look at one path of which an event told: a file is observed, a folder will be listed, what is gone is forgotten."""
-        if self._told is not None:
-            self._told.looked_at(path)
+        if self._pending is not None:
+            self._pending.remove(path)
         if self._rule.ignores(path):
             return
         if path in self._in_flight:

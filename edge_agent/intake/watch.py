@@ -1,4 +1,23 @@
-"""Native events of a folder and its sub-folders, through watchdog."""
+"""Native events of a folder and its sub-folders, through watchdog.
+
+watchdog's public API (``Observer`` and a handler) cannot keep four promises of the agent, as measured with watchdog 7.1:
+
+* An event is reported at once. ``Observer`` holds back every event behind a file that leaves, for 0.5 s, in case the file was moved inside
+  the folder. The agent moves each finished image out of the inbox.
+* Lost events are noticed. When the kernel's queue overflows, ``Observer`` watches the folders anew and logs it; no event says so.
+* A sub-folder that the kernel refuses to watch is noticed. ``Observer`` drops the error.
+* An unmounted folder is noticed. ``Observer`` gives no event for it, and goes on running.
+
+So this module uses classes behind that API:
+
+* ``inotify_c.InotifyFD``, a thread: ``start``, ``stop``, ``join``, ``is_alive``; ``add_callback`` and ``handle_event`` are overridden.
+* ``inotify_c.InotifyEvent``: ``wd``, ``is_ignored``, ``is_queue_overflow``. ``inotify_c.InotifyConstants``: ``IN_MOVED_FROM``.
+* ``inotify.InotifyEmitter``: made with ``inotify_fd``; ``get_event_mask_from_filter``, ``queue_event`` and ``queue_events`` are overridden,
+  ``build_and_queue_event`` and ``_inotify.read_event`` are called.
+* The warning that a callback already exists.
+
+``tests/unit/intake/test_watch.py`` fails with a watchdog that has them no longer, and ``pyproject.toml`` keeps the next major version out.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +33,23 @@ from watchdog.observers.api import EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import CallbackId, InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchCallback, WatchDescriptor
 
-MAX_PENDING_PATHS = 2_000
-"""More paths than this do not wait to be looked at: a scan finds them."""
-
 _EVENTS: list[type[FileSystemEvent]] = [FileCreatedEvent, FileClosedEvent, DirCreatedEvent]
 
 
 class PendingPaths:
-    """What was told of and nobody has looked at yet: each path once, however often it is told, and not more than a limit.
+    """The paths that were reported and not looked at yet: each once, however often it is reported, and no more than a limit.
 
     Parameters
     ----------
     notify : callable
-        Called with each path that is news, or with None, once, where something was lost.
+        Called with each new path, or with None, once, when events were lost.
+    limit : int
+        A path beyond this number counts as lost: a scan finds it.
     """
 
-    def __init__(self, notify: Callable[[str | None], None]) -> None:
+    def __init__(self, notify: Callable[[str | None], None], limit: int) -> None:
         self._notify = notify
+        self._limit = limit
         self._lock = threading.Lock()
         self._paths: set[str] = set()
         self._has_lost = False
@@ -38,30 +57,30 @@ class PendingPaths:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def tell(self, path: str | None) -> None:
-        """Tell of a path, or of a loss; from any thread."""
+    def add(self, path: str | None) -> None:
+        """Add a path, or None for lost events; from any thread."""
         with self._lock:
             if path in self._paths or self._has_lost:
                 return  # a scan is on its way, and it comes after this
-            if path is None or len(self._paths) >= MAX_PENDING_PATHS:
+            if path is None or len(self._paths) >= self._limit:
                 path, self._has_lost = None, True
             else:
                 self._paths.add(path)
         self._notify(path)
 
-    def looked_at(self, path: str) -> None:
-        """Forget a path. To be called before the look: what is told during the look is news."""
+    def remove(self, path: str) -> None:
+        """Remove a path. Call this before looking at it: what is reported during the look is new."""
         with self._lock:
             self._paths.discard(path)
 
-    def scanned(self) -> None:
-        """Forget the loss. To be called before the scan."""
+    def clear_loss(self) -> None:
+        """Forget that events were lost. Call this before the scan."""
         with self._lock:
             self._has_lost = False
 
 
 class _Inotify(InotifyFD):
-    """The kernel's side, which says what watchdog keeps quiet about: events that were lost, and sub-folders that can not be watched."""
+    """The kernel's side. It notices lost events, sub-folders that cannot be watched, and the end of the folder itself."""
 
     def __init__(self, report: Callable[[str | None], None]) -> None:
         super().__init__()
@@ -90,11 +109,7 @@ class _Inotify(InotifyFD):
 
 
 class _ArrivalEmitter(InotifyEmitter):
-    """An emitter that reports at once, in its own thread, and is not told of files leaving.
-
-    watchdog holds each such event back for 0.5 s, in case it is half of a move inside the folder, and with it every event behind it.
-    The agent moves each finished image out of the inbox: every other arrival would be seen half a second late.
-    """
+    """An emitter that reports at once, in its own thread, and gets no event of a file that leaves."""
 
     def __init__(self, folder: str, inotify: InotifyFD, report: Callable[[FileSystemEvent], None]) -> None:
         watch = ObservedWatch(folder, recursive=True, event_filter=_EVENTS)
@@ -138,7 +153,7 @@ class FolderWatch:
         # A folder renamed inside the inbox is, without the event of its leaving, watched again under its new name: that is meant.
         warnings.filterwarnings("ignore", r"Callback with id .* already exists", RuntimeWarning)
         self._inotify = _Inotify(report)
-        self._emitter = _ArrivalEmitter(str(folder), self._inotify, self._tell)
+        self._emitter = _ArrivalEmitter(str(folder), self._inotify, self._report_event)
         self._inotify.start()
         try:
             self._emitter.start()
@@ -153,7 +168,7 @@ class FolderWatch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the folder was unmounted or deleted since. One that is back under its name, the same to look at, is not watched."""
+        """Whether the folder was unmounted or deleted since. A folder that is back under the same name is not watched."""
         return self._inotify.has_lost_root
 
     def stop(self) -> None:
@@ -162,7 +177,7 @@ class FolderWatch:
         self._emitter.join()
         self._stop_reading()
 
-    def _tell(self, event: FileSystemEvent) -> None:
+    def _report_event(self, event: FileSystemEvent) -> None:
         path = os.fsdecode(event.src_path)[self._prefix_length :]
         if path:
             self._report(path)

@@ -277,7 +277,7 @@ class TestRunning:
             wait_until(lambda: hasattr(agent.session, "_intake") and agent.session._intake.is_quiet)
             monkeypatch.setattr(agent.session._intake, "touch", lambda _path: None)
             drop(home.inbox, "a.png", image_bytes(1))
-            agent.session._intake._told.tell(None)  # as after an overflow of the kernel's queue
+            agent.session._intake._pending.add(None)  # as after an overflow of the kernel's queue
             home.wait_for(1)
 
     def test_events_that_nobody_missed_are_made_up_for_in_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

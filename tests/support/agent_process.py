@@ -124,7 +124,7 @@ def main(settings: dict[str, Any]) -> int:
     if most_waiting := settings.get("most_waiting"):
         intake: Any = edge_agent.intake.folder
         intake.MAX_WAITING_FILES, intake._REFILL_FILES = most_waiting, most_waiting // 4
-        edge_agent.intake.watch.MAX_PENDING_PATHS = 2 * most_waiting
+        edge_agent.intake.folder.MAX_PENDING_PATHS = 2 * most_waiting
     if queue_note := settings.get("queue_note"):
         note_queue(Path(queue_note))
     return cli.main(arguments)

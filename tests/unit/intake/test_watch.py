@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from support.agents import wait_until
-from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
+from watchdog.observers.api import EventQueue, ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
-from edge_agent.intake import watch as watch_module
 from edge_agent.intake.watch import FolderWatch, PendingPaths
+
+WATCHDOG_INTERNALS: dict[Callable[..., object], str] = {
+    InotifyFD: "",
+    InotifyFD.add_callback: "self path mask callback id_",
+    InotifyFD.handle_event: "self event",
+    InotifyFD.start: "self",
+    InotifyFD.stop: "self",
+    InotifyEvent: "wd mask cookie name",
+    InotifyEmitter: "event_queue watch *timeout *event_filter *inotify_fd",
+    InotifyEmitter.get_event_mask_from_filter: "self",
+    InotifyEmitter.queue_event: "self event",
+    InotifyEmitter.queue_events: "self timeout *full_events",
+    InotifyEmitter.build_and_queue_event: "self event *full_events",
+    InotifyEmitter.should_keep_running: "self",
+    InotifyWatchGroup.read_event: "self",
+    ObservedWatch: "path *recursive *event_filter *follow_symlink",
+}
+"""What ``watch.py`` uses of watchdog behind its public API, with the parameters (``*``: by keyword only)."""
 
 
 def open_files() -> int:
@@ -153,63 +173,92 @@ class TestWatch:
     def test_a_watch_that_died_is_known(self, inbox: Path) -> None:
         watch = FolderWatch(inbox, lambda _path: None)
         assert watch.is_complete
-        watch._inotify.stop()
-        watch._inotify.join()
+        [reading] = [thread for thread in threading.enumerate() if isinstance(thread, InotifyFD)]
+        reading.stop()
+        reading.join()
         assert not watch.is_complete
         watch.stop()
 
 
-class TestTold:
+class TestPendingPaths:
     def test_a_path_is_told_once_until_it_was_looked_at(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append)
+        told = PendingPaths(said.append, 100)
         for path in ("a", "b", "a", "a"):
-            told.tell(path)
+            told.add(path)
         assert said == ["a", "b"]
-        told.looked_at("a")
-        told.tell("a")
+        told.remove("a")
+        told.add("a")
         assert said == ["a", "b", "a"]
 
-    def test_more_than_a_few_are_left_to_a_scan(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(watch_module, "MAX_PENDING_PATHS", 3)
+    def test_more_than_a_few_are_left_to_a_scan(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append)
+        told = PendingPaths(said.append, 3)
         for number in range(100):
-            told.tell(str(number))
+            told.add(str(number))
         assert said == ["0", "1", "2", None]
         for path in said[:3]:
-            told.looked_at(str(path))
-        told.tell("before the scan")
+            told.remove(str(path))
+        told.add("before the scan")
         assert len(said) == 4, "the scan will find it"
-        told.scanned()
-        told.tell("after it")
+        told.clear_loss()
+        told.add("after it")
         assert said[4:] == ["after it"]
 
     def test_a_loss_is_told_once(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append)
+        told = PendingPaths(said.append, 100)
         for _ in range(3):
-            told.tell(None)
-        told.scanned()
-        told.tell(None)
+            told.add(None)
+        told.clear_loss()
+        told.add(None)
         assert said == [None, None]
 
-    def test_a_burst_of_events_is_small(self, other_file_system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_burst_of_events_is_small(self, other_file_system: Path) -> None:
         """
         1. Another program drops 4,000 files as fast as it can, while nobody looks at what is told.
         Result: what waits to be looked at is bounded, and so is memory.
         """
-        monkeypatch.setattr(watch_module, "MAX_PENDING_PATHS", 1000)
-        told = PendingPaths(lambda _path: None)
-        watch = FolderWatch(other_file_system, told.tell)
+        told = PendingPaths(lambda _path: None, 1000)
+        watch = FolderWatch(other_file_system, told.add)
         try:
             tracemalloc.start()
             burst = "import os\nfor n in range(4000): os.close(os.open(str(n), os.O_WRONLY | os.O_CREAT))"
             subprocess.run([sys.executable, "-c", burst], cwd=other_file_system, check=True)
-            wait_until(lambda: len(told) >= watch_module.MAX_PENDING_PATHS)
+            wait_until(lambda: len(told) >= 1000)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
             watch.stop()
         assert len(told) == 1000
         assert peak_bytes < 3_000_000, "4,000 files are 8,000 events, of 500 bytes each where they wait in a queue"
+
+
+class TestInternals:
+    """That the installed watchdog has what ``watch.py`` uses of it, as its docstring lists it."""
+
+    @pytest.mark.parametrize("internal", WATCHDOG_INTERNALS, ids=lambda internal: internal.__qualname__)
+    def test_a_watchdog_that_changed_is_noticed(self, internal: Callable[..., object]) -> None:
+        """After an upgrade of watchdog: read ``watch.py`` beside its new source, then write down above what it is now."""
+        parameters = inspect.signature(internal).parameters.values()
+        assert " ".join("*" * (each.kind is each.KEYWORD_ONLY) + each.name for each in parameters) == WATCHDOG_INTERNALS[internal]
+
+    def test_events_and_emitters_have_the_names_without_a_signature(self, inbox: Path) -> None:
+        overflow = InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b"")
+        assert (overflow.is_queue_overflow, overflow.is_ignored) == (True, False)
+        assert InotifyEvent(1, InotifyConstants.IN_IGNORED, 0, b"").is_ignored
+        reading = InotifyFD()
+        reading.start()
+        emitter = InotifyEmitter(EventQueue(), ObservedWatch(str(inbox), recursive=True), inotify_fd=reading)
+        try:
+            assert emitter.get_event_mask_from_filter() & InotifyConstants.IN_MOVED_FROM
+            emitter.start()
+            assert isinstance(emitter._inotify, InotifyWatchGroup)
+            with pytest.warns(RuntimeWarning, match=r"^Callback with id .* already exists"):
+                for _ in range(2):
+                    reading.add_callback(bytes(inbox), InotifyConstants.IN_CREATE, emitter._inotify, 1)
+        finally:
+            emitter.stop()
+            emitter.join()
+            reading.stop()
+            reading.join()
