@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.disks import NoDisksError, memory_disk
 
-from edge_agent.agent.free_space import free_space
+from edge_agent.agent.folders import free_space
 from edge_agent.errors import StorageAwayError
 
 
