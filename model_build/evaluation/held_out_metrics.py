@@ -16,6 +16,7 @@ from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import BuildConfig
 from model_build.data.split import patient_folds
 from model_build.evaluation.calibration import ChosenCalibration, choose_calibration
+from model_build.evaluation.judged_labels import judged_columns
 from model_build.evaluation.operating_point import choose_operating_point, threshold_interval
 from model_build.heads.fit import label_probabilities, scored_labels
 from model_build.metrics.bootstrap import Estimate, estimate_figure, patient_draws
@@ -32,8 +33,6 @@ from model_build.metrics.classification import (
 )
 
 _CROSS_FIT_FOLDS = 5
-# A mean over findings with fewer held-out positives would be mostly noise.
-MIN_POSITIVES = 20
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -240,8 +239,7 @@ def _overall(
 ) -> tuple[dict[str, Estimate], Int64Array]:
     """Figures over all labels, and the classes said, shape (images,), both cross-fitted; the classes are empty in multilabel tasks."""
     draws, targets = patient_draws(outputs.patients, config.seed), outputs.targets
-    frequent = np.flatnonzero(targets.sum(axis=0) >= MIN_POSITIVES)
-    columns = frequent if len(frequent) else np.arange(targets.shape[1])
+    columns = judged_columns(targets.sum(axis=0))
 
     def mean_auc(probabilities: Float32Array, chosen: Int64Array) -> float:
         values = label_aucs(probabilities[chosen][:, columns], targets[chosen][:, columns], None if folds is None else folds[chosen])

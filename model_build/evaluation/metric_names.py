@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES
+from model_build.evaluation.judged_labels import MIN_POSITIVES
 
 METRIC_NAMES = {
     "auc": "AUC",

@@ -9,9 +9,10 @@ import numpy as np
 
 from model_build.array_types import BoolArray, Float64Array
 from model_build.config import BuildConfig
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES, Measured
+from model_build.evaluation.held_out_metrics import Measured
 from model_build.evaluation.held_out_outputs import UNKNOWN_AGE, HeldOut
-from model_build.metrics.bootstrap import Estimate, patient_quantiles
+from model_build.evaluation.judged_labels import judged_columns
+from model_build.metrics.bootstrap import Estimate, estimate_columns
 from model_build.metrics.classification import Scored
 from model_build.metrics.curves import RankedScores
 
@@ -55,10 +56,6 @@ def _groups(kept: HeldOut) -> Iterator[tuple[str, str, BoolArray]]:
             yield "age, years", _UNKNOWN, ages == UNKNOWN_AGE
 
 
-def _estimate(values: Float64Array, band: tuple[Float64Array, ...], index: int) -> Estimate:
-    return Estimate(float(values[index]), float(band[0][index]), float(band[1][index]))
-
-
 def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, config: BuildConfig) -> list[Subgroup]:
     """AUC, sensitivity and specificity of each group, with 95 % intervals over its patients.
 
@@ -83,13 +80,12 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
     said: BoolArray = np.logical_or.reduce(kept.cross_predicted, axis=1)
     folds = scored[0].folds
     if config.task == "multilabel":
-        columns = np.flatnonzero(kept.targets.sum(axis=0) >= MIN_POSITIVES)
-        columns = columns if len(columns) else np.arange(kept.targets.shape[1])
+        columns = judged_columns(kept.targets.sum(axis=0))
         sides = [(kept.probabilities[:, column], kept.targets[:, column]) for column in columns]
     else:
         sides = [(scored[0].probabilities, scored[0].positive)]
 
-    def figures(own: BoolArray) -> tuple[Estimate, Estimate, Estimate]:
+    def figures(own: BoolArray) -> list[Estimate]:
         ranked = [RankedScores(scores[own], truth[own], None if folds is None else folds[own]) for scores, truth in sides]
         there, called = positive[own], said[own]
 
@@ -101,8 +97,7 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
                 rates = [weights @ (hit & side) / (weights @ side) for hit, side in ((called, there), (~called, ~there))]
             return np.stack([mean, *rates], axis=-1)
 
-        values, band = measure(np.ones(len(there))), patient_quantiles(kept.patients[own], measure, config.seed)
-        return _estimate(values, band, 0), _estimate(values, band, 1), _estimate(values, band, 2)
+        return estimate_columns(kept.patients[own], measure, config.seed)
 
     groups = list(_groups(kept))
     if not groups:
@@ -122,7 +117,8 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
         if reason := _too_few(*counts):
             rows.append(Subgroup(attribute, name, *counts, None, None, None, reason))
         else:
-            rows.append(Subgroup(attribute, name, *counts, *figures(own)))
+            auc, sensitivity, specificity = figures(own)
+            rows.append(Subgroup(attribute, name, *counts, auc, sensitivity, specificity))
     return rows
 
 

@@ -47,15 +47,19 @@ def estimate_figure(figure: Callable[[Int64Array], float], draws: Sequence[Int64
     Estimate
         The bounds are NaN where no draw has a value.
     """
-    values = np.array([figure(chosen) for chosen in draws])
-    known = values[~np.isnan(values)]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (float("nan"), float("nan"))
     everything = np.arange(1 + max(int(chosen.max()) for chosen in draws))
-    return Estimate(float(figure(everything)), float(low), float(high))
+    return estimate_of(figure(everything), np.array([figure(chosen) for chosen in draws]))
 
 
-# Weights of so many images, over the draws held at once: 32 MB.
+def estimate_of(value: float, drawn: Float64Array) -> Estimate:
+    """A figure with the 95 % interval of its values in the draws, shape (draws,); NaN are passed over, and the bounds where all are."""
+    known = drawn[~np.isnan(drawn)]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (float("nan"), float("nan"))
+    return Estimate(float(value), float(low), float(high))
+
+
 _WEIGHTS_AT_ONCE = 4_000_000
+"""Weights of so many images, over the draws held at once: 32 MB."""
 
 
 def patient_quantiles(

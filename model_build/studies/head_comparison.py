@@ -17,11 +17,11 @@ from edge_agent.inference.bundle import load_bundle
 from edge_agent.inference.head import Head
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.scoring import make_scorer
-from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import HeadConfig, HeadKind
 from model_build.data.split import patient_folds
 from model_build.heads.fit import fit_head
-from model_build.metrics.bootstrap import BOOTSTRAP_DRAWS, Estimate
+from model_build.metrics.bootstrap import Estimate, estimate_of, patient_draws
 from model_build.metrics.classification import roc_auc
 
 FOLD_COUNT = 5
@@ -122,12 +122,15 @@ def compare_heads(
             on_fit(index * FOLD_COUNT + fold + 1, config.kind)
         fitted.append(head)
     values = np.array([_mean_auc(row, positive, folds) for row in scores])
-    draws = _bootstrap(scores, positive, folds, patients, seed)
+    # Patients are numbered as they come, which the draws of a seed depend on.
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    samples = patient_draws(np.array([numbers[patient] for patient in patients]), seed)
+    draws = np.array([[_mean_auc(row[chosen], positive[chosen], folds[chosen]) for chosen in samples] for row in scores])
     return [
         HeadResult(
             kind=config.kind,
-            auc=_estimate(values[index], draws[index]),
-            difference=_estimate(values[index] - values[0], draws[index] - draws[0]),
+            auc=estimate_of(values[index], draws[index]),
+            difference=estimate_of(values[index] - values[0], draws[index] - draws[0]),
             fit_s=float(fit_s[index].mean()),
             score_us=_score_us(fitted[index], embeddings),
             size_bytes=len(msgspec.json.encode(fitted[index])),
@@ -141,25 +144,6 @@ def _mean_auc(scores: Float32Array, positive: BoolArray, folds: Int64Array) -> f
     values = [roc_auc(scores[folds == fold], positive[folds == fold]) for fold in range(FOLD_COUNT)]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
-
-
-def _bootstrap(scores: Float32Array, positive: BoolArray, folds: Int64Array, patients: Sequence[str], seed: int) -> Float64Array:
-    """Mean AUC of every head in every draw of patients, shape (heads, draws)."""
-    by_patient: dict[str, list[int]] = {}
-    for index, patient in enumerate(patients):
-        by_patient.setdefault(patient, []).append(index)
-    groups = [np.array(indices) for indices in by_patient.values()]
-    random = np.random.default_rng(seed)
-    draws = np.empty((len(scores), BOOTSTRAP_DRAWS))
-    for draw in range(BOOTSTRAP_DRAWS):
-        chosen = np.concatenate([groups[i] for i in random.integers(0, len(groups), len(groups))])
-        draws[:, draw] = [_mean_auc(row[chosen], positive[chosen], folds[chosen]) for row in scores]
-    return draws
-
-
-def _estimate(value: float, draws: Float64Array) -> Estimate:
-    low, high = np.nanquantile(draws, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high))
 
 
 def _score_us(head: Head, embeddings: Float32Array) -> float:

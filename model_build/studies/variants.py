@@ -9,7 +9,8 @@ import numpy as np
 
 from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64Array
 from model_build.data.cohort import Cohort
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES, DecisionOnHeldOut, HeldOutOutputs, calibrate_and_choose
+from model_build.evaluation.held_out_metrics import DecisionOnHeldOut, HeldOutOutputs, calibrate_and_choose
+from model_build.evaluation.judged_labels import judged_columns
 from model_build.heads.fit import fit_heads, head_logits
 from model_build.metrics.bootstrap import BOOTSTRAP_DRAWS, Estimate, estimate_figure, patient_draws
 from model_build.metrics.classification import METRICS, Scored, label_aucs, point_scored, predicted_labels
@@ -44,7 +45,7 @@ class Outcome:
 
     def auc(self, chosen: Int64Array) -> float:
         """AUC over some held-out images: mean over the labels."""
-        columns = frequent(self.targets)
+        columns = judged_columns(self.targets.sum(axis=0))
         return _mean(label_aucs(self.decided.probabilities[chosen][:, columns], self.targets[chosen][:, columns]))
 
     def sensitivity(self, chosen: Int64Array) -> float:
@@ -73,15 +74,9 @@ class Outcome:
         return said[:, np.newaxis]
 
 
-def frequent(positives: BoolArray) -> Int64Array:
-    """The columns that means are taken over: those with 20 positive images or more; all where none has. Shape (images, columns)."""
-    columns = np.flatnonzero(positives.sum(axis=0) >= MIN_POSITIVES)
-    return columns if len(columns) else np.arange(positives.shape[1])
-
-
 def mean_over_points(seen: Sequence[Scored], metric: str) -> Figure:
     """One of :data:`~model_build.metrics.classification.METRICS`, as the mean over the operating points with enough positive images."""
-    kept = [seen[index] for index in frequent(np.stack([scored.positive for scored in seen], axis=1)).tolist()]
+    kept = [seen[index] for index in judged_columns(np.array([scored.positive.sum() for scored in seen]))]
     return lambda chosen: _mean(np.array([METRICS[metric](scored, chosen) for scored in kept]))
 
 

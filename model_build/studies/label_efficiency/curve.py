@@ -14,7 +14,7 @@ from model_build.config import BuildConfig
 from model_build.data.cohort import draw_labels, draw_representative
 from model_build.data.images import ImageSet
 from model_build.data.split import hold_out
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES
+from model_build.evaluation.judged_labels import judged_columns
 from model_build.heads import fit as classical
 from model_build.heads.embed import embed_images
 from model_build.heads.raw_pixel_baseline import raw_pixels
@@ -75,8 +75,7 @@ def make_trial(config: BuildConfig, images: ImageSet) -> Trial:
     held_out, _ = hold_out(images.files, source, config.seed)
     columns = [source.labels.index(label) for label in classical.scored_labels(source.labels, config.task, source.positive)]
     if config.task == "multilabel":
-        counts = images.targets[held_out].sum(axis=0)
-        columns = [column for column in columns if counts[column] >= MIN_POSITIVES] or columns
+        columns = judged_columns(images.targets[held_out].sum(axis=0)).tolist()
     trial = Trial(config, images, held_out, columns)
     if not trial.sizes():
         counts = images.targets[~held_out].sum(axis=0)

@@ -16,13 +16,14 @@ from model_build.array_types import BoolArray, Float32Array, Float64Array, Int64
 from model_build.config import DecisionConfig
 from model_build.data.split import patient_folds
 from model_build.evaluation.calibration import FITTERS, image_log_losses
+from model_build.evaluation.judged_labels import judged_columns
 from model_build.evaluation.measured_run import MeasuredRun
 from model_build.evaluation.operating_point import choose_operating_point
 from model_build.heads.fit import scored_labels
 from model_build.metrics.bootstrap import estimate_columns
 from model_build.metrics.curves import expected_calibration_error
 from model_build.studies.shift.result import CalibrationChoice, ChosenOn, PointChoice, ShiftChoices
-from model_build.studies.shift.simulation import ShiftOutputs, frequent_points, mean_of_known, rates, run_probabilities
+from model_build.studies.shift.simulation import ShiftOutputs, mean_of_known, rates, run_probabilities
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS
 
 Choice = tuple[str, ChosenOn]
@@ -78,7 +79,7 @@ def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[
         folds = patient_folds(_strata(held_out.targets), [str(code) for code in held_out.patients.tolist()], _FOLD_COUNT, run.config.seed)
     groups = [point.labels for point in run.measured.decision.points]
     truth = np.stack([held_out.targets[:, [source.labels.index(label) for label in group]].any(axis=1) for group in groups], axis=1)
-    kept = frequent_points(truth.sum(axis=0).tolist())
+    kept = judged_columns(truth.sum(axis=0))
     heads = [source.labels.index(label) for label in scored_labels(source.labels, run.config.task, source.positive)]
     head_truth = held_out.targets[:, heads]
     predicted: dict[Choice, BoolArray] = {}

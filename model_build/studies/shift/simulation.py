@@ -13,7 +13,8 @@ from edge_agent.inference.novelty import NoveltyScorer
 from model_build.array_types import BoolArray, Float32Array, Float64Array
 from model_build.config import BuildConfig
 from model_build.data.images import ImageSet
-from model_build.evaluation.held_out_metrics import MIN_POSITIVES, review_mask
+from model_build.evaluation.held_out_metrics import review_mask
+from model_build.evaluation.judged_labels import judged_columns
 from model_build.evaluation.measured_run import MeasuredRun
 from model_build.heads.embed import embed_images
 from model_build.heads.fit import head_logits, label_probabilities
@@ -69,11 +70,6 @@ def embed_under_shift(run: MeasuredRun, images: ImageSet, on_shift: Callable[[in
             distances[row, here] = NoveltyScorer(fold.reference).distances(embedded.features)
         on_shift(row + 1, shift.name)
     return ShiftOutputs(logits, distances)
-
-
-def frequent_points(positives: Sequence[int]) -> list[int]:
-    """Indices of the points that means are taken over: those with 20 positive images or more; all where none has."""
-    return [index for index, count in enumerate(positives) if count >= MIN_POSITIVES] or list(range(len(positives)))
 
 
 def measure_shifts(run: MeasuredRun, outputs: ShiftOutputs) -> ShiftSimulation:
@@ -177,7 +173,7 @@ def _points_seen(run: MeasuredRun, probabilities: Float32Array) -> list[Scored]:
     folds = run.held_out.folds if len(run.models) > 1 else None
     points, labels = run.measured.decision.points, run.config.source.labels
     seen = point_scored(points, labels, probabilities, run.held_out.targets, run.held_out.patients, folds)
-    return [seen[index] for index in frequent_points([int(scored.positive.sum()) for scored in seen])]
+    return [seen[index] for index in judged_columns(np.array([scored.positive.sum() for scored in seen]))]
 
 
 def _known(estimate: Estimate) -> Estimate | None:
