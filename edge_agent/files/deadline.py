@@ -16,7 +16,8 @@ from edge_agent.errors import EdgeAgentError
 
 _Answer = TypeVar("_Answer")
 
-_RESOLVE_S = 5.0
+RESOLVE_S = 5.0
+"""How long the links of a path may take to resolve."""
 _ASK_AGAIN_S = 1.0
 """Who did not answer the last time is not waited for as long as at first."""
 
@@ -87,9 +88,9 @@ def ask_within(timeout_s: float, about: Hashable, ask: Callable[[], _Answer]) ->
     return answer
 
 
-def real_path(path: Path) -> Path:
+def real_path(path: Path, timeout_s: float = RESOLVE_S) -> Path:
     """Resolve the symbolic links of a path; where what it leads to does not answer, give it as it is, but absolute."""
     try:
-        return Path(ask_within(_RESOLVE_S, ("real path", path), lambda: os.path.realpath(path)))
+        return Path(ask_within(timeout_s, ("real path", path), lambda: os.path.realpath(path)))
     except NoAnswerError:
         return path.absolute()

@@ -19,7 +19,7 @@ _REMOTE_KINDS = frozenset(
 )
 _LOCAL_FUSE_KINDS = frozenset(f"fuse.{name}" for name in ("ntfs", "ntfs-3g", "exfat", "exfat-fuse", "ext2", "ext4", "fuse-ext2", "apfs"))
 _TABLE = Path("/proc/self/mountinfo")
-_BLOCK_DEVICES = Path("/sys/dev/block")
+BLOCK_DEVICES = Path("/sys/dev/block")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Mount:
     @property
     def is_pulled(self) -> bool:
         """Whether its disk was pulled out while it was mounted. The kernel goes on listing the folders that it remembers."""
-        if self.device.partition(":")[0] in ("", "0") or not _BLOCK_DEVICES.is_dir():
+        if self.device.partition(":")[0] in ("", "0") or not BLOCK_DEVICES.is_dir():
             return False
-        return not (_BLOCK_DEVICES / self.device).exists()
+        return not (BLOCK_DEVICES / self.device).exists()
 
     def has_device(self, device: int) -> bool:
         """Tell whether a file's ``st_dev`` is that of this mount."""
@@ -67,10 +67,21 @@ class Mount:
 def mounts_below(folder: Path) -> dict[str, Mount]:
     """Look up what is mounted inside a folder, by path relative to it. No file system is asked."""
     prefix = f"{folder}/".replace("//", "/")
-    return {mount.point[len(prefix) :]: mount for _, mount in read_mount_table() if mount.point.startswith(prefix) and mount.point != "/"}
+    return {mount.point[len(prefix) :]: mount for _, mount in _read_mount_table() if mount.point.startswith(prefix) and mount.point != "/"}
 
 
-def read_mount_table() -> Iterator[tuple[str, Mount]]:
+def mount_of_open(descriptor: int) -> Mount:
+    """Look up what an open folder stands on. Where the table does not have it, only the device is known."""
+    about = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii")
+    number = re.search(r"^mnt_id:\s*(\d+)$", about, re.MULTILINE)
+    for mount_id, mount in _read_mount_table():
+        if number is not None and mount_id == number[1]:
+            return mount
+    found = os.fstat(descriptor)
+    return Mount("/", "", "", f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}")
+
+
+def _read_mount_table() -> Iterator[tuple[str, Mount]]:
     """Give each mount that this process sees, with its number."""
     for line in _TABLE.read_text("utf-8", "surrogateescape").splitlines():
         before, _, after = line.partition(" - ")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from pathlib import Path
 
 from edge_agent.errors import SourceGoneError
 from edge_agent.files.deadline import NoAnswerError, ask_within
-from edge_agent.files.mounts import Mount, read_mount_table
+from edge_agent.files.mounts import Mount, mount_of_open
 
 AWAY_ERRNOS = frozenset(
     {
@@ -82,19 +81,9 @@ def _look_at(inbox: Path) -> Mount:
             next(entries, None)
         # A listing may come from the kernel's memory for half a minute after the server died; this question goes to the server.
         os.statvfs(descriptor)
-        return _mount_of_open(descriptor)
+        return mount_of_open(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _mount_of_open(descriptor: int) -> Mount:
-    about = Path(f"/proc/self/fdinfo/{descriptor}").read_text("ascii")
-    number = re.search(r"^mnt_id:\s*(\d+)$", about, re.MULTILINE)
-    for mount_id, mount in read_mount_table():
-        if number is not None and mount_id == number[1]:
-            return mount
-    found = os.fstat(descriptor)
-    return Mount("/", "", "", f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}")
 
 
 def _reason(fault: OSError) -> str:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.disks import NoDisksError, memory_disk
-from support.share import NoShareError, Share
+from support.share import Share
 
 from edge_agent.errors import SourceGoneError
-from edge_agent.files import deadline as deadline
-from edge_agent.files import mounts
-from edge_agent.files.deadline import real_path
-from edge_agent.files.mounts import Mount, mounts_below
+from edge_agent.files.mounts import Mount
 from edge_agent.intake import presence
 from edge_agent.intake.presence import check_present
 
@@ -29,98 +25,6 @@ def inbox(tmp_path: Path) -> Path:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     return inbox
-
-
-@pytest.fixture
-def disk(inbox: Path) -> Iterator[Path]:
-    try:
-        with memory_disk(inbox, 1024):
-            yield inbox
-    except NoDisksError as fault:
-        pytest.skip(str(fault))
-
-
-@pytest.fixture
-def share(inbox: Path, tmp_path: Path) -> Iterator[Share]:
-    (tmp_path / "films").mkdir()
-    try:
-        with Share(inbox, tmp_path / "films") as share:
-            yield share
-    except NoShareError as fault:
-        pytest.skip(str(fault))
-
-
-class TestMount:
-    def test_a_folder_of_the_root_disk(self, inbox: Path) -> None:
-        found = check_present(inbox, None)
-        assert os.path.ismount(found.point)
-        assert inbox.is_relative_to(found.point)
-
-    def test_a_disk_of_its_own(self, disk: Path) -> None:
-        (disk / "sub").mkdir()
-        found = check_present(disk / "sub", None)
-        assert (found.point, found.kind, found.source, found.is_remote) == (str(disk), "tmpfs", "tmpfs", False)
-
-    def test_a_folder_with_a_name_that_the_table_escapes(self, tmp_path: Path) -> None:
-        inbox = tmp_path / "x rays\\1\n\N{LUNGS}"
-        try:
-            with memory_disk(inbox, 64):
-                assert check_present(inbox, None).point == str(inbox)
-        except NoDisksError as fault:
-            pytest.skip(str(fault))
-
-    def test_a_folder_that_was_bound_onto_itself_counts_with_its_disk(self, disk: Path) -> None:
-        """As systemd does with every folder of ReadWritePaths=: it is a mount point then, also when its disk is not mounted."""
-        (disk / "in").mkdir()
-        subprocess.run(["mount", "--bind", disk / "in", disk / "in"], check=True)
-        try:
-            assert check_present(disk / "in", None).point == str(disk)
-        finally:
-            subprocess.run(["umount", disk / "in"], check=True)
-
-    def test_what_is_mounted_inside(self, inbox: Path) -> None:
-        (inbox / "a").mkdir()
-        assert mounts_below(inbox) == {}
-        try:
-            with memory_disk(inbox / "a" / "b c", 64):
-                assert {path: mount.kind for path, mount in mounts_below(inbox).items()} == {"a/b c": "tmpfs"}
-                assert "a/b c" not in mounts_below(inbox / "a" / "b c")
-                assert str(inbox / "a" / "b c").lstrip("/") in mounts_below(Path("/"))
-        except NoDisksError as fault:
-            pytest.skip(str(fault))
-        assert mounts_below(inbox) == {}
-
-    def test_it_survives_as_a_note_of_the_same_inbox(self) -> None:
-        inbox = Path(os.fsdecode(b"/mnt/\xff share/in"))
-        mount = Mount(os.fsdecode(b"/mnt/\xff share"), "cifs", "//server/films")
-        assert Mount.from_text(mount.to_text(inbox), inbox) == mount
-        assert Mount.from_text(mount.to_text(inbox), Path("/other")) is None
-
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "vboxsf", "virtiofs", "prl_fs", "vmhgfs", "lustre", "gfs2"),
-            *("fuse.sshfs", "fuse.rclone", "fuse.gvfsd-fuse", "fuse.glusterfs", "fuse.shfs", "fuse", "autofs"),
-        ],
-    )
-    def test_where_others_write_past_the_kernel(self, kind: str) -> None:
-        assert Mount("/", kind, "").is_remote
-
-    @pytest.mark.parametrize(
-        "kind", ["ext4", "xfs", "btrfs", "vfat", "exfat", "overlay", "tmpfs", "fuseblk", "fuse.ntfs-3g", "fuse.exfat", ""]
-    )
-    def test_where_the_kernel_sees_everything(self, kind: str) -> None:
-        assert not Mount("/", kind, "").is_remote
-
-    def test_a_pulled_disk_is_known_by_its_missing_device(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(mounts, "_BLOCK_DEVICES", tmp_path)
-        (tmp_path / "8:1").mkdir()
-        assert not Mount("/", "vfat", "/dev/sda1", "8:1").is_pulled
-        assert Mount("/", "vfat", "/dev/sdb1", "8:17").is_pulled
-        assert not Mount("/", "nfs", "server:/", "0:40").is_pulled, "it has no device"
-        assert not Mount("/", "ext4", "/dev/sda1").is_pulled, "an earlier run's note does not name it"
-        monkeypatch.setattr(mounts, "_BLOCK_DEVICES", tmp_path / "absent")
-        assert not Mount("/", "vfat", "/dev/sdb1", "8:17").is_pulled, "in a container nobody can tell"
 
 
 class TestLocal:
@@ -187,7 +91,7 @@ class TestLocal:
             pytest.skip(str(fault))
 
     def test_an_automounter_that_mounted_nothing(self, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(presence, "_look_at", lambda _inbox: Mount(str(inbox), "autofs", "systemd-1"))
+        monkeypatch.setattr(presence, "mount_of_open", lambda _descriptor: Mount(str(inbox), "autofs", "systemd-1"))
         with pytest.raises(SourceGoneError, match="//server/films is not mounted"):
             check_present(inbox, Mount(str(inbox), "cifs", "//server/films"))
         check_present(inbox, None)
@@ -234,12 +138,3 @@ class TestShare:
         share.answer("well")
         check_present(share.mount_point, None)
         assert threading.active_count() == threads
-
-    def test_links_to_it_are_not_resolved_for_ever(self, share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
-        link = share.mount_point.with_name("link")
-        link.symlink_to(share.mount_point)
-        assert real_path(link / "sub") == share.mount_point / "sub"
-        monkeypatch.setattr(deadline, "_RESOLVE_S", 0.2)
-        share.answer("hang")
-        assert real_path(link / "sub") == link / "sub"
-        share.answer("well")

@@ -12,7 +12,6 @@ import pytest
 from support.agents import arrival_of
 
 from edge_agent.errors import InputFault
-from edge_agent.files.open_beneath import open_folder
 from edge_agent.intake import reading
 from edge_agent.intake.reading import StillChangingError, read_arrival
 
@@ -46,8 +45,6 @@ def test_neither_is_a_folder_that_became_one(tmp_path: Path) -> None:
     (inbox / "sub").symlink_to(outside)
     with pytest.raises(FileNotFoundError):
         read_arrival(inbox, arrival, LIMIT)
-    with pytest.raises(OSError, match="Not a directory"):
-        open_folder(inbox, ("sub",))
 
 
 def test_what_is_gone_is_gone(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from support.agents import make_arrival
 
 from edge_agent.files.stamp import Stamp
 from edge_agent.intake import settle as settle_module
@@ -164,7 +163,7 @@ def test_whatever_happens_every_file_is_taken_in_its_last_state_or_was_dropped(s
     assert len(table) == 0
 
 
-class TestAttentiveClock:
+class TestObservedClock:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> tuple[ObservedClock, list[int]]:
         now = [100 * S]
@@ -219,7 +218,3 @@ def test_without_a_settle_time_a_file_is_due_at_once() -> None:
     table.observe("a", stamp(), 5)
     assert table.next_due_ns() == 5
     assert table.take_due(5, 10) == [("a", stamp())]
-
-
-def test_a_stamp_is_that_of_its_arrival() -> None:
-    assert Stamp.of_arrival(make_arrival(size_bytes=1, mtime_ns=2, ctime_ns=3, inode=4)) == Stamp(1, 2, 3, 4)
