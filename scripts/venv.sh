@@ -19,7 +19,7 @@ find_python() {
 
 check_venv() {
     if ! "$1" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "error: this Python can not make virtual environments. Install the missing part and run $0 again:" >&2
+        echo "error: this Python cannot make virtual environments. Install the missing part and run $0 again:" >&2
         echo "    sudo apt install python3-venv" >&2
         return 1
     fi

@@ -23,7 +23,16 @@ SHOWN = re.compile(r"(?:^|`)(?:sudo )?(?:\.venv/bin/)?((?:edge-agent|model-build
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARKED = re.compile(r"^<!-- run -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
-WRAPPED = ("README.md", "CONTRIBUTING.md", "docs/use.md", "docs/measured.md", "docs/build.md", "docs/architecture.md", "docs/install.md")
+WRAPPED = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/use.md",
+    "docs/measured.md",
+    "docs/build.md",
+    "docs/architecture.md",
+    "docs/install.md",
+)
 WIDEST = 120
 WRITTEN_BY_PROGRAMS = {"config.toml"}
 OTHER_PROGRAMS = {"pip", "python3", "mlflow", "wc", "apt", "usermod", "systemctl", "systemd-analyze", "git", "pytest", "cp", "echo"}

@@ -60,9 +60,13 @@ def test_the_licence_is_the_one_that_the_package_states(repository: Path) -> Non
     assert "Version 2.0, January 2004" in text
 
 
-def test_the_change_log_knows_this_version(repository: Path) -> None:
+def test_the_change_log_has_this_version_with_its_date_on_top(repository: Path) -> None:
+    """Above it stands at most what is not released yet."""
     version = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    assert re.search(rf"^## {re.escape(version)}\b", (repository / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    headings = re.findall(r"^## (.+)$", (repository / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    released = [heading for heading in headings if heading != "Unreleased"]
+    assert headings in (released, ["Unreleased", *released])
+    assert re.fullmatch(rf"{re.escape(version)} \(20\d\d-\d\d-\d\d\)", released[0])
 
 
 def test_each_script_can_be_run_and_stops_at_the_first_fault(repository: Path) -> None:
