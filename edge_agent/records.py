@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from edge_agent.array_types import Float32Array, UInt8Array
+    from edge_agent.array_types import UInt8Array
 
 Status = Literal["done", "rejected"]
 Decision = Literal["positive", "negative", "review"]
@@ -118,17 +118,6 @@ class Frame:
     rows: int
     columns: int
     file_format: str
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What the head says of one embedding: a calibrated probability per label, in the bundle's label order, and the novelty.
-
-    ``probabilities`` is float32, shape (labels,). ``novelty`` is in units of the bundle's limit: above 1 is unlike the training images.
-    """
-
-    probabilities: Float32Array
-    novelty: float
 
 
 @dataclass(frozen=True)
