@@ -10,8 +10,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
+class CommitHook(BuildHookInterface):
     """Adds ``edge_agent/commit.txt``, other than to an editable install, which asks git when somebody wants to know."""
+
+    folder: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Name the file that the build takes in."""
@@ -23,3 +25,8 @@ class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
         file = Path(self.folder.name) / program["COMMIT_FILE"]
         file.write_text(f"{commit}\n", "ascii")
         build_data["force_include"][str(file)] = f"edge_agent/{file.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the file once the build has taken it in."""
+        if self.folder is not None:
+            self.folder.cleanup()
