@@ -59,7 +59,7 @@ class ActiveConfig:
         return False
 
     def reread(self) -> bool:
-        """Read the configuration again; tell whether a new session should begin with it. All requests until now are answered by this."""
+        """Read the configuration again, which answers all requests so far; tell whether a new session should begin with it."""
         with suppress(Empty):
             while True:
                 self._requests.get_nowait()
@@ -88,7 +88,7 @@ class ActiveConfig:
         self._last_good = None
 
     def go_back(self, fault: EdgeAgentError) -> bool:
-        """Return to the configuration before, where the current one is to blame that no session started; tell whether it was."""
+        """Return to the configuration before if no session could start because of the current one; tell whether that was so."""
         before = self._last_good
         if before is None or not self._is_to_blame(fault, before):
             return False

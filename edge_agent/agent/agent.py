@@ -100,7 +100,7 @@ class Agent:
         self.session: Session | None = None
         self._stop_asked = False
         self._has_started = False
-        # Whether what the database holds as in hand is to be blamed for the end of the last process: see Session.start.
+        # Whether the files that the database holds as in hand count as the cause of the last process's end: see Session.start.
         self._blame: bool | None = None
 
     def run(self) -> None:
@@ -222,7 +222,7 @@ class Agent:
                 self._probation.started(model)
                 self._status.started(model, self._config.current.inbox)
                 ending = session.work()
-        except OSError as fault:  # a call that gives its fault no message
+        except OSError as fault:  # one that no call has given a message
             raise storage_error(fault, f"work with {self._home} and {self._config.current.inbox}") from fault
         finally:
             self.session = None

@@ -24,11 +24,11 @@ class SupportsClassify(Protocol):
 
     @property
     def identity(self) -> ModelIdentity:
-        """Which model speaks."""
+        """Which model it is."""
 
     @property
     def input(self) -> InputContract:
-        """What the model wants to see."""
+        """What the model expects as input."""
 
     def classify(self, frame: Frame) -> Verdict:
         """Classify one image."""
@@ -46,7 +46,7 @@ def classify_content(
     Returns
     -------
     Record
-        Also where the file is to blame: then it is "rejected", with the reason.
+        Also for a fault of the file: then it is "rejected", with the reason.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _decode(content: bytes, sha256: str, wanted: InputContract, max_pixels: int)
 
 
 def rejected_record(arrival: Arrival, sha256: str, fault: InputFault, timing: Timing) -> Record:
-    """Make the record of a file that can not be classified; ``sha256`` is empty where it was not read."""
+    """Make the record of a file that cannot be classified; ``sha256`` is empty if the file was not read."""
     return Record(
         source=arrival.source,
         path=printable_path(arrival.path),
@@ -109,7 +109,7 @@ def rejected_record(arrival: Arrival, sha256: str, fault: InputFault, timing: Ti
 
 
 def duplicate_record(arrival: Arrival, first: Record, timing: Timing) -> Record:
-    """Make the record of a file whose bytes have been classified before: the first one's result, and a reason that says so."""
+    """Make the record of a file whose bytes were classified before: the result of the first, and a reason that says so."""
     said = f" It said: {first.reason.message}" if first.reason else ""
     return Record(
         source=arrival.source,

@@ -17,7 +17,7 @@ MOUNT_NOTE = "inbox_mount"
 
 
 def make_folders(config: Config, *, is_new: bool) -> None:
-    """Make what is missing in a home; the inbox only in a new one: later it may be a share that is away, not to be made in its place.
+    """Make the missing folders of a home. The inbox is made only in a new home: later, a missing inbox may be a share that is away.
 
     Raises
     ------
@@ -39,14 +39,14 @@ def check_inbox(inbox: Path, expected: Mount | None, *, leaves: bool) -> Mount:
     inbox : Path
         Absolute, without symbolic links.
     expected : Mount or None
-        What it stood on when it was last in use. Without it the inbox was never in use: what is wrong is a mistake and does not pass.
+        Its file system when it was last in use. None if it never was: then a fault is a mistake in the configuration, and not transient.
     leaves : bool
         Whether images leave the inbox, so that it must be writable.
 
     Returns
     -------
     Mount
-        What it stands on.
+        Its file system.
 
     Raises
     ------
@@ -84,7 +84,7 @@ class Watermark:
     is_short : bool
         Whether the last measurement found too little.
     next_look_s : float
-        The monotonic time from which it is worth looking again.
+        The monotonic time from which the measurement is out of date.
     """
 
     def __init__(self, home: Path, least_bytes: int, look_s: float) -> None:
@@ -96,19 +96,19 @@ class Watermark:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to look."""
+        """Whether it is time to measure."""
         return self._least_bytes > 0 and time.monotonic() >= self.next_look_s
 
     @property
     def message(self) -> str:
-        """What is wrong where it is short, and what to do; always the same words, so that it is news only once."""
+        """What is wrong and what to do; always the same text, so that it is reported once."""
         return (
             f"less than {self._least_bytes / 1e6:,.0f} MB are free on a disk of {self._home}, so no image is taken: free some space; "
             "the agent then goes on by itself, and every image stays where it is"
         )
 
     def look(self) -> bool:
-        """Look; tell whether there is room.
+        """Measure; tell whether there is enough.
 
         Raises
         ------
@@ -121,12 +121,12 @@ class Watermark:
 
 
 def free_space(home: Path) -> int:
-    """Give the free bytes of the fullest file system that the agent writes to: each folder of the home may be one of its own.
+    """Give the free bytes of the fullest file system that the agent writes to; each folder of the home may be a file system of its own.
 
     Parameters
     ----------
     home : Path
-        Existing; a folder below it that is not there is made on the home's own file system.
+        Existing; a folder that is missing below it will be made on its file system.
 
     Returns
     -------

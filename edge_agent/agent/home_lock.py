@@ -12,13 +12,13 @@ from edge_agent.errors import ReadOnlyError, StorageError
 from edge_agent.files.atomic import storage_error
 
 _WAIT_S = 0.5
-# For `edge-agent status`, which holds the lock for a moment when it looks whether anybody does.
+"""How long to wait for the lock: ``edge-agent status`` holds it for a moment to see whether an agent does."""
 
 
 class HomeLock:
     """Holds ``HOME/state/agent.lock`` for as long as this process lives; the system lets go of it however the process ends.
 
-    A disk that is mounted read-only holds a lock too, but not our number; :meth:`sign` tries again.
+    On a disk that is mounted read-only the lock works too, but our process number cannot be written; :meth:`sign` tries again.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ class HomeLock:
             raise
 
     def sign(self) -> None:
-        """Write down which process this is, unless that stands there already.
+        """Write the number of this process into the lock file, once.
 
         Raises
         ------
         StorageError
-            If it can not be written.
+            If it cannot be written.
         """
         if self._is_signed:
             return
@@ -75,7 +75,7 @@ class HomeLock:
         self._is_signed = True
 
     def release(self) -> None:
-        """Let the next agent in. The file stays: removing it would let two agents lock two files of the same name."""
+        """Release the lock. The file stays: if it were removed, two agents could lock two files of the same name."""
         os.close(self._descriptor)
 
 
@@ -85,7 +85,7 @@ def lock_path(state: Path) -> Path:
 
 
 def lock_holder(state: Path) -> int | None:
-    """Tell which process runs an agent on a home folder: its number, 0 where it could not be read, None where none runs."""
+    """Give the number of the process that runs an agent on a home folder; 0 if it could not be read, None if none runs."""
     try:
         descriptor = os.open(lock_path(state), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -121,5 +121,5 @@ def _read_holder(descriptor: int) -> int:
     text = os.pread(descriptor, 32, 0).strip()
     pid = int(text) if text.isdigit() else 0
     is_read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
-    # There an agent can not write its number: what stands there may be that of the one before.
+    # There an agent cannot write its number: the file may hold that of an earlier one.
     return 0 if is_read_only and not Path(f"/proc/{pid}").exists() else pid

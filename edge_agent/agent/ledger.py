@@ -39,11 +39,13 @@ from edge_agent.upkeep.rebuild import open_database
 from edge_agent.upkeep.retention import Retention, read_trimmed
 
 IDLE_S = 1.0
+"""How long after the last record an idle agent tidies up."""
 BUSY_S = 20.0
+"""How long a busy agent puts that off."""
 
 
 class Ledger:
-    """Enters records and does what follows from each. All methods belong to one thread.
+    """Enters records, and disposes of their files and writes their results afterwards. All methods belong to one thread.
 
     Parameters
     ----------
@@ -52,12 +54,12 @@ class Ledger:
     on_done : {"move", "keep", "delete"}
         See :class:`~edge_agent.outbox.disposal.Disposal`.
     progress : callable, optional
-        Called many times a second while opening and :meth:`recover` take long. What it raises ends them; the next start takes them up.
+        Called many times a second while opening and :meth:`recover` take long. What it raises ends them; the next start does the rest.
 
     Raises
     ------
     StorageError
-        If the database can not be opened. One that is damaged is built again.
+        If the database cannot be opened. A damaged one is built again.
     """
 
     def __init__(self, home: Path, inbox: Path, on_done: OnDone, progress: Progress = lambda: None) -> None:
@@ -68,7 +70,7 @@ class Ledger:
         self._database = open_database(home / "state" / DATABASE_NAME, home, progress)
         self._disposal = Disposal(inbox, home, on_done)
         self._results = ResultFiles(home / "results")
-        # What waits for the next commit, whoever causes that.
+        # What the next commit writes, whatever causes it.
         self._pending = PendingCommit()
         self._untidy_since_s: float | None = None
         self._last_entry_s = 0.0
@@ -88,7 +90,7 @@ class Ledger:
         Raises
         ------
         StorageError
-            If the home folder can not be written.
+            If the home folder cannot be written.
         """
         keep_calendar(self._database, time.time())
         look_after_images(self._database, self._home, self._inbox, keeps=self._keeps, progress=self._progress)
@@ -113,9 +115,9 @@ class Ledger:
         return len(waiting), healed
 
     def without_record(self, seen: list[tuple[str, Stamp]]) -> list[tuple[str, Stamp]]:
-        """Leave out the files that have a record already, and try again to get those out of the inbox that should have left it.
+        """Leave out the files that have a record already. Try again to move those out of the inbox that should have left it.
 
-        A file whose record says that it left is one whose move the power cut undid, or whose folder did not let it go.
+        Such a file is still there because a power cut undid its move, or because its folder did not let it go.
         """
         known = self._database.known(seen, with_ctime=not self._keeps)
         if known and not self._keeps:
@@ -167,8 +169,8 @@ class Ledger:
         Raises
         ------
         StorageError
-            If something can not be written. What is not durable then has its image still in the inbox; what is, is finished at the next
-            start.
+            If something cannot be written. An image without a durable record is still in the inbox; one with a durable record is
+            finished at the next start.
         """
         started_ns = time.monotonic_ns()
         if found:
@@ -205,9 +207,9 @@ class Ledger:
         self._touch()
 
     def tidy_at_s(self, *, quiet: bool) -> float:
-        """The monotonic time from which :meth:`tidy` has something to do; infinite where it has nothing.
+        """The monotonic time from which :meth:`tidy` has something to do; infinite if it has nothing to do.
 
-        ``quiet`` says that no image is on its way, which the disk would have to serve at the same time.
+        ``quiet`` says that no image is on its way, so that the disk is free.
         """
         if self._untidy_since_s is None or self._is_syncing:
             return math.inf
@@ -215,7 +217,7 @@ class Ledger:
         return min(self._last_entry_s + IDLE_S, busy_s) if quiet else busy_s
 
     def tidy(self, report: Callable[[Mark | StorageError], None], *, quiet: bool) -> None:
-        """Where it is time: commit what waits for a commit, and let another thread wait until the disk has ``results/``.
+        """When it is time, commit what waits for a commit, and let another thread wait until the disk has ``results/``.
 
         Parameters
         ----------
@@ -228,19 +230,19 @@ class Ledger:
             self._start_sync(report)
 
     def retain(self, config: RetentionConfig, *, quiet: bool) -> None:
-        """Delete a little of what need not be kept any longer, where it is time; call it every few seconds.
+        """When it is time, delete a little of what need no longer be kept. Call it every few seconds.
 
         Parameters
         ----------
         config : RetentionConfig
             The limits; the same at every call.
         quiet : bool
-            As for :meth:`tidy_at_s`. Where it is never quiet, an hour is waited for it.
+            As for :meth:`tidy_at_s`. It is waited for, at most an hour.
 
         Raises
         ------
         StorageError
-            If the database or ``results/`` can not be written.
+            If the database or ``results/`` cannot be written.
         """
         if self._is_syncing:  # its mark counts the bytes of the file that is there now
             return
@@ -259,17 +261,16 @@ class Ledger:
         Parameters
         ----------
         sync_timeout_s : float
-            How long to wait for the disk. Where it takes longer, the next start writes the last records to ``results/`` once more.
+            How long to wait for the disk. If it takes longer, the next start writes the last records to ``results/`` once more.
 
         Raises
         ------
         StorageError
-            If something can not be written; the next start makes up for it.
+            If something cannot be written; the next start makes up for it.
         """
         try:
-            if self._is_recovered and (
-                self._untidy_since_s is not None or self._is_syncing
-            ):  # of a sync under way nobody would hear any more
+            # The result of a sync under way would reach nobody any more, so another one is started.
+            if self._is_recovered and (self._untidy_since_s is not None or self._is_syncing):
                 finished: SimpleQueue[Mark | StorageError] = SimpleQueue()
                 self._start_sync(finished.put)
                 with suppress(Empty):

@@ -1,4 +1,4 @@
-"""Files that were in hand when the program died: tried again alone, and set aside where they kill it again and again."""
+"""Files that were in hand when the program died: each is tried again alone, and set aside if it kills the program repeatedly."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from edge_agent.files.names import printable_path
 from edge_agent.records import Arrival
 
 CRASHES_TO_QUARANTINE = 2
-"""So many times the process died of a signal while it had this file in hand: the next start does not try it a third time."""
+"""After this many crashes (deaths by a signal of its own) with a file in hand, the file is not tried again."""
 DEATHS_TO_QUARANTINE = 5
-"""The same where nothing tells what ended the process. ``kill -9`` and power cuts are not the file's fault, a lack of memory may be: so
-often, and since the first of them alone in hand, is no accident."""
+"""The same for ends of unknown cause. A power cut or ``kill -9`` is not the file's fault, running out of memory may be. After the first
+such end the file is tried alone, so that this many are no accident."""
 
 Treatment = Literal["as usual", "alone", "quarantine"]
 
 
 class Quarantine:
-    """What the database still held as in hand at the start, with how often that came.
+    """The files that the database held as in hand at the start, with the number of crashes and deaths of each.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Quarantine:
         return len(self._attempts)
 
     def treatment(self, arrival: Arrival) -> Treatment:
-        """Tell how a file must be handled; a file with another size or date is another file."""
+        """Tell how to try a file; a file with another size or date is another file."""
         attempt = self._attempts.get(printable_path(arrival.path))
         if attempt is None or (attempt.size_bytes, attempt.mtime_ns) != (arrival.size_bytes, arrival.mtime_ns):
             return "as usual"
@@ -43,5 +43,5 @@ class Quarantine:
         return "alone"
 
     def clear(self, path: str) -> None:
-        """Forget a file that was handled, and lived."""
+        """Forget a file that was tried without killing the program."""
         self._attempts.pop(printable_path(path), None)

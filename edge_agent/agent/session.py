@@ -129,8 +129,8 @@ class Session:
         Parameters
         ----------
         blame : bool or None
-            Whether what the database holds as in hand is to be blamed for the end of the last process: as its crash (True), as a death
-            nothing is known of (False), or not at all, because this process goes on (None).
+            How the files that the database holds as in hand count: as the cause of a crash (True), as present when the process ended for
+            an unknown reason (False), or not at all, because this process goes on (None).
 
         Returns
         -------
@@ -154,7 +154,7 @@ class Session:
         intake = self._config.intake
         self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._report_progress)
         self._at_exit.callback(self._ledger.close, sync_timeout_s=self._timings.sync_once_s if self._once else self._timings.sync_stop_s)
-        self._write_events()  # also where it goes no further than to the next line
+        self._write_events()  # here too, because the start may fail at the next line
         note = self._ledger.read_note(MOUNT_NOTE)
         expected = Mount.from_text(note, self._inbox) if note else None
         mount = check_inbox(self._inbox, expected, leaves=intake.on_done != "keep")
@@ -212,7 +212,7 @@ class Session:
         try:
             self._main_loop()
         except SourceGoneError:
-            self._drain()  # what is in hand has been read already
+            self._drain()  # the files in hand have been read already
             raise
         self._drain()
         return self._ending or "finished"
@@ -234,12 +234,12 @@ class Session:
         if self._camera is not None:
             if not self._camera.wait_finished(0):
                 return False
-            self._check_camera()  # the next heartbeat would come too late to tell
+            self._check_camera()  # the next heartbeat would come too late
             if not self._camera_listed:
                 self._camera_listed = True
                 self._intake.rescan()  # the events of its last frames may still be on their way
         if self._intake.is_quiet:
-            self._intake.check_root()  # files that went away with their share are not done
+            self._intake.check_root()  # if its share is away, the files that vanished are not done
             return True
         return False
 
@@ -262,7 +262,7 @@ class Session:
         return min(timeout_s, self._timings.camera_poll_s) if self._once and self._camera is not None else timeout_s
 
     def _receive(self, timeout_s: float) -> None:
-        """Wait for a message, then take all that are there: what came together is committed together."""
+        """Wait for a message, then take all that are there, so that what came together is committed together."""
         touched: dict[str, None] = {}
         events_lost = False
         for message in self._messages.take(timeout_s):
@@ -383,7 +383,7 @@ class Session:
     # Stop
 
     def _drain(self) -> None:
-        """Finish the images in hand, and no others: those stay in the inbox for the next start."""
+        """Finish the images in hand; all others stay in the inbox for the next start."""
         deadline_s = time.monotonic() + self._timings.drain_s
         self._dispatch.stop()
         for job in self._workers.take_back():
@@ -393,7 +393,7 @@ class Session:
             try:
                 self._receive(left_s)
             except SourceGoneError:
-                self._dispatch.drop()  # it could not be read any more; it waits in the inbox that is away
+                self._dispatch.drop()  # it could no longer be read; it stays in the inbox that is away
         self._enter_outcomes()
         self._ledger.end_all_attempts()
         counts = self._status.counts

@@ -23,14 +23,14 @@ QUARANTINED = InputFault(
 
 
 class Claims:
-    """Which images are in some worker's hands now, by SHA-256, so that two files with the same bytes are not classified side by side."""
+    """The images that workers have in hand, by SHA-256, so that two files with the same bytes are not classified at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._claimed: set[str] = set()
 
     def claim(self, sha256: str) -> bool:
-        """Claim an image; False where another worker has it."""
+        """Claim an image; False if another worker has it."""
         with self._lock:
             if sha256 in self._claimed:
                 return False
@@ -38,7 +38,7 @@ class Claims:
             return True
 
     def release(self, sha256: str) -> None:
-        """Give a claim back. Only after the record is durable: who claims next must find it in the database."""
+        """Give a claim back. Only after the record is durable: the next claimant must find it in the database."""
         with self._lock:
             self._claimed.discard(sha256)
 
@@ -50,7 +50,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is asked: to examine an arrival or, where it has killed the program before, to set it aside without decoding it."""
+    """What a worker gets: an arrival to examine or, if it killed the program before, to set aside (``quarantine``) without decoding it."""
 
     arrival: Arrival
     quarantine: bool = False
@@ -137,7 +137,7 @@ class Worker:
                 return Outcome("unchanged", arrival, last)
         if not self._claims.claim(sha256):
             return Outcome("twin", arrival, sha256=sha256)
-        # Claimed before the database is asked: a claim ends only after its record is durable, so one of the two always tells.
+        # Claimed before the database is asked: a claim ends only after its record is durable, so one of the two always shows it.
         first = self._reader.first_of(sha256, self._classifier.identity.digest)
         if first is not None and first.status == "rejected":
             record = rejected_record(arrival, sha256, QUARANTINED, Timing(queue=queue_ms))

@@ -1,4 +1,4 @@
-"""The workers of a session: a thread for each, what they are given to do, and what they found."""
+"""The workers of a session, each in a thread of its own, and the queue of their jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_agent.agent.worker import Job, Outcome, Worker
 
 
 class WorkerPool:
-    """Lets workers examine what they are given, one image at a time each.
+    """Lets workers examine arrivals, each one at a time.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class WorkerPool:
         self._threads.append(thread)
 
     def give(self, job: Job) -> None:
-        """Have a job done by whoever is free first."""
+        """Give a job to the worker that is free first."""
         self._jobs.put(job)
 
     def take_back(self) -> list[Job]:
-        """Take back what nobody has begun."""
+        """Take back the jobs that no worker has begun."""
         jobs: list[Job] = []
         with suppress(Empty):
             while True:
@@ -51,7 +51,7 @@ class WorkerPool:
         return jobs
 
     def dismiss(self, timeout_s: float) -> None:
-        """Let each worker end after what it has in hand, and wait so long for all: the last to close the database folds its journal in."""
+        """Let each worker end after what it has in hand, and wait for that: the last one to close the database folds its journal."""
         for _ in self._workers:
             self._jobs.put(None)
         until_s = time.monotonic() + timeout_s
