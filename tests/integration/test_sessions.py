@@ -13,13 +13,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from support.agents import AgentHome, FakeClassifier, doing, drop, image_bytes, wait_until
+from support.agents import AgentHome, FakeClassifier, activate_model, doing, drop, image_bytes, wait_until
 
 from edge_agent.agent import agent as agent_module
 from edge_agent.agent import folders
@@ -212,21 +211,6 @@ class TestReload:
 NEW = ModelIdentity("fake", "2", "e" * 64)
 
 
-def activate(home: AgentHome, identity: ModelIdentity) -> None:
-    """Make a model the active one, as ``edge-agent model install`` does; its files do not matter here."""
-    store = ModelStore(home.home)
-    model = InstalledModel(
-        name=identity.name,
-        version=identity.version,
-        serial=2,
-        digest=identity.digest,
-        directory=store.folder / "fake-2",
-        installed_at=datetime(2026, 7, 1, tzinfo=UTC),
-    )
-    with store.changing() as pointer:
-        store.write(msgspec.structs.replace(pointer, models=(model, *pointer.models)).with_active(identity.digest))
-
-
 _CRASH = """
 import sys, threading, time
 from pathlib import Path
@@ -268,7 +252,7 @@ class TestModelSwap:
             for seed in range(60):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
                 if seed == 30:
-                    activate(home, NEW)
+                    activate_model(home.home, NEW)
                 time.sleep(0.01)
             home.wait_for(60)
             wait_until(lambda: home.files("inbox") == [])
@@ -287,7 +271,7 @@ class TestModelSwap:
         with running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)):  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
-            activate(home, NEW)
+            activate_model(home.home, NEW)
             for seed in range(2, 12):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
                 time.sleep(0.01)
@@ -303,7 +287,7 @@ class TestModelSwap:
 
     def test_going_back_waits_for_a_disk_that_can_note_it(self, home: AgentHome, monkeypatch: pytest.MonkeyPatch) -> None:
         """
-        1. A new model fails at its first image while the disk is full, so that the way back can not be written down.
+        1. A new model fails at its first image while the disk is full, so that the way back cannot be written down.
         Result: the agent waits for space, then goes back.
         """
         full, rollback = [True], ModelStore.rollback
@@ -314,7 +298,7 @@ class TestModelSwap:
             return rollback(store, why)
 
         monkeypatch.setattr(ModelStore, "rollback", note)
-        activate(home, NEW)
+        activate_model(home.home, NEW)
         with running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)):  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))
             wait_until(lambda: state_of(home).code == "disk_full")
@@ -328,7 +312,7 @@ class TestModelSwap:
         1. A new model is active. The process dies of a signal while one thread is in the interpreter and another in a codec.
         Result: where the interpreter was to blame the next start goes back to the model before; where the codec was, it does not.
         """
-        activate(home, NEW)
+        activate_model(home.home, NEW)
         crash(home, dies_in)
         drop(home.inbox, "a.png", image_bytes(1))
         Agent(home.config, load=self.load(home), once=True, timings=QUICK).run()  # type: ignore[arg-type]
@@ -343,14 +327,14 @@ class TestModelSwap:
             return home.load(config, count)
 
         with running(home, Agent(home.config, load=load, timings=QUICK)):
-            activate(home, NEW)
+            activate_model(home.home, NEW)
             wait_until(lambda: "model_rolled_back" in events(home))
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
 
     def test_a_proven_model_that_fails_ends_the_agent(self, home: AgentHome) -> None:
         """A model that has worked is not gone back from: then something else is broken."""
-        activate(home, NEW)
+        activate_model(home.home, NEW)
         ModelStore(home.home).prove(NEW.digest)
         with pytest.raises(InferenceError), running(home, Agent(home.config, load=self.load(home, fail=NEW), timings=QUICK)) as agent:  # type: ignore[arg-type]
             drop(home.inbox, "a.png", image_bytes(1))

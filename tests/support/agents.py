@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -20,6 +21,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.agent.home_lock import lock_holder
 from edge_agent.agent.timings import Timings
 from edge_agent.config import Config, IntakeConfig, ModelConfig, StorageConfig
+from edge_agent.deployment.model_store import InstalledModel, ModelStore
 from edge_agent.imaging.preprocess import InputContract
 from edge_agent.records import Arrival, Frame, ModelIdentity, Reason, Record, Timing, Verdict
 from edge_agent.surfaces.state import read_state
@@ -156,6 +158,21 @@ class AgentHome:
         """Wait until so many records are durable and their files disposed of."""
         wait_until(lambda: len(self.rows()) >= count, timeout_s)
         return self.rows()
+
+
+def activate_model(home: Path, identity: ModelIdentity) -> None:
+    """Make a model the active one, as ``edge-agent model install`` does; its files do not matter here."""
+    store = ModelStore(home)
+    model = InstalledModel(
+        name=identity.name,
+        version=identity.version,
+        serial=2,
+        digest=identity.digest,
+        directory=store.folder / "fake-2",
+        installed_at=datetime(2026, 7, 1, tzinfo=UTC),
+    )
+    with store.changing() as pointer:
+        store.write(msgspec.structs.replace(pointer, models=(model, *pointer.models)).with_active(identity.digest))
 
 
 def doing(home: Path) -> tuple[str, str]:
