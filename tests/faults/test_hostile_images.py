@@ -18,7 +18,8 @@ ATTACKS: dict[str, tuple[str, Any]] = runpy.run_path(str(HOSTILE / "make.py"))["
 MEMORY_LIMIT_MIB = 64
 """Beyond what the decoders need for themselves; the smallest bomb here would take 95 MiB, most over a gibibyte."""
 
-TIME_LIMIT_S = 1.0
+TIME_LIMIT_S = 2.0
+"""Of the processor; on an idle machine the slowest takes a tenth of it."""
 
 DECODE_FOLDER = """
 import json, resource, sys, time
@@ -32,13 +33,13 @@ def peak_mib():
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     content = path.read_bytes()
-    peak_before, started = peak_mib(), time.perf_counter()
+    peak_before, started = peak_mib(), time.process_time()
     try:
         decode_image(content, rows=160, columns=160)
         code, message = "", ""
     except InputFault as fault:
         code, message = fault.code, fault.message
-    row = {"name": path.name, "code": code, "message": message, "s": time.perf_counter() - started, "mib": peak_mib() - peak_before}
+    row = {"name": path.name, "code": code, "message": message, "s": time.process_time() - started, "mib": peak_mib() - peak_before}
     print(json.dumps(row), flush=True)
 """
 
@@ -47,9 +48,9 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """All attacks decoded in one process of their own, so that a crash or a hang of a decoder ends it and not the tests."""
     folder = tmp_path_factory.mktemp("hostile")
-    subprocess.run([sys.executable, str(HOSTILE / "make.py"), str(folder)], check=True, timeout=60)
+    subprocess.run([sys.executable, str(HOSTILE / "make.py"), str(folder)], check=True, timeout=120)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", DECODE_FOLDER, str(folder)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", DECODE_FOLDER, str(folder)], capture_output=True, text=True, timeout=120, check=False
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"after {rows[-1:]}: {done.stderr}"

@@ -83,7 +83,7 @@ def test_the_agent_waits_says_why_and_goes_on(tmp_path: Path, name: str) -> None
         cause.unlink()
         wait_until(lambda: sorted(home.files("done")) == sorted(images) and home.files("inbox") == [])
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
     assert "Traceback" not in log
     assert not NAMED.search(log + said.message + str(home.rows("SELECT * FROM event")))
@@ -156,7 +156,7 @@ def test_a_file_that_another_program_keeps_locked_holds_up_no_other(tmp_path: Pa
         cause.unlink()
         wait_until(lambda: sorted(home.files("done")) == sorted(images))
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0, log
     assert "waiting" not in log
     check_each_once(home, images)
@@ -193,7 +193,7 @@ def test_a_home_on_a_disk_that_is_read_only_at_the_start(disks: None, quick_fold
         assert (status.running, status.pid, status.doing, status.read_only) == (True, process.pid, "working", False)
         assert (state / "crash.txt").exists()
         process.terminate()
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=120)
         assert process.returncode == 0, log
         assert "waiting code=read_only" in log
         assert "mount it writable again" in log

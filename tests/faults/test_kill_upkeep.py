@@ -121,7 +121,7 @@ def run_until_deleted(home: AgentHome, deleting: str, rows: int) -> None:
     with start_agent(home.home, extra=deleting, heartbeat_s=0.01) as process:
         wait_until(lambda: doing(home.home) == ("working", "") and len(home.rows()) == rows)
         process.terminate()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
 
 

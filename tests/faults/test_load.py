@@ -51,5 +51,5 @@ def test_a_new_session_takes_no_more_memory_than_the_last(quick_folder: Path) ->
             process.send_signal(signal.SIGHUP)
             process.wait_until_started(number + 2)
         process.terminate()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=120) == 0
     assert sizes[-1] < sizes[0] + 10, sizes

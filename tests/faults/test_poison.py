@@ -15,7 +15,7 @@ POISON = image_bytes(666, (31, 17))
 
 def run_to_its_death(home: AgentHome, number: int) -> tuple[int | None, str]:
     with start_agent(home.home, once=True, poison=[31, number]) as process:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
         return process.returncode, said
 
 
@@ -77,18 +77,18 @@ def test_a_file_that_was_replaced_is_another_file(tmp_path: Path) -> None:
 
 def test_a_clean_stop_blames_nobody(tmp_path: Path) -> None:
     """
-    1. An image takes a minute; the agent is stopped meanwhile, in good order, six times.
+    1. An image takes an hour; the agent is stopped meanwhile, in good order, six times.
     Result: the image is as new as before.
     """
     home = AgentHome(tmp_path)
     drop(home.inbox, "slow.png", image_bytes(1))
     for _ in range(6):
-        with start_agent(home.home, classify_s=60) as process:
+        with start_agent(home.home, classify_s=3600) as process:
             assert process.stderr is not None
             while "started" not in process.stderr.readline():
                 pass
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=120)
             assert process.returncode == 0
     assert home.rows("SELECT * FROM attempt") == []
     home.run_once()

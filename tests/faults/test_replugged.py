@@ -14,7 +14,7 @@ def test_images_are_seen_at_once_on_a_stick_that_was_out_for_a_moment(disks: Non
     """
     1. The inbox is on a stick. It is pulled out and plugged in again at once: the same device number, the same folder.
     2. An image comes.
-    Result: it has its record within seconds: the kernel's watch ended with the mount, and a new one was begun.
+    Result: it has its record long before the next scan (300 s): the kernel's watch ended with the mount, and a new one was begun.
     """
     with scratch() as folder:
         stick = LoopDisk.make(folder / "stick.img", folder / "stick", 16)

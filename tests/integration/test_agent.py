@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from support.agents import AgentHome, FakeClassifier, drop, image_bytes, wait_until
+from support.agents import LIMIT_S, AgentHome, FakeClassifier, drop, image_bytes, wait_until
 from support.notify import listening
 
 from edge_agent.agent.messages import Message, MessageQueue
@@ -221,18 +221,29 @@ class TestRunning:
     def test_a_slow_writer_is_waited_for(self, tmp_path: Path) -> None:
         """
         1. A program writes an image piece by piece, each pause shorter than the settle time, all together longer.
+        2. Where this machine holds the program up for longer than that, the agent may take what is there; then it is tried again.
         Result: one record, of the whole image.
         """
-        home = AgentHome(tmp_path, settle_time_s=0.3)
         content = image_bytes(1, (100, 100))
-        with home.running():
-            with (home.inbox / "slow.png").open("wb", buffering=0) as file:
-                for start in range(0, len(content), len(content) // 12):
-                    file.write(content[start : start + len(content) // 12])
-                    time.sleep(0.06)
-                assert home.rows() == []
-            [row] = home.wait_for(1)
-        assert (row["status"], row["sha256"]) == ("done", sha256(content))
+        for number in range(20):
+            home = AgentHome(tmp_path / str(number), settle_time_s=0.4)
+            with home.running():
+                times_s = [time.monotonic()]
+                with (home.inbox / "slow.png").open("wb", buffering=0) as file:
+                    for start in range(0, len(content), len(content) // 12):
+                        file.write(content[start : start + len(content) // 12])
+                        times_s.append(time.monotonic())
+                        time.sleep(0.06)
+                    rows = home.rows()
+                times_s.append(time.monotonic())
+                # From before one write until after the next, or longer, the file may have stood still.
+                if any(later - earlier > 0.3 for earlier, later in zip(times_s, times_s[2:], strict=False)):
+                    continue
+                assert rows == []
+                [row] = home.wait_for(1)
+                assert (row["status"], row["sha256"]) == ("done", sha256(content))
+                return
+        pytest.fail("this machine holds a writer up for a third of a second, each of twenty times")
 
     def test_a_name_used_again_and_again_gives_a_record_each(self, home: AgentHome) -> None:
         """
@@ -391,16 +402,20 @@ class TestService:
             wait_until(lambda: "STATUS=1 done, 0 rejected, 0 waiting; model fake 1" in told)
             wait_until(lambda: told.count("WATCHDOG=1") >= 3)
         wait_until(lambda: "STOPPING=1" in told)
-        assert told[0] == "READY=1"
+        assert next(message for message in told if not message.startswith(("EXTEND", "STATUS=starting"))) == "READY=1"
 
     def test_a_stuck_worker_is_not_called_alive(self, home: AgentHome, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
         home.timings = Timings(stuck_s=0.3)
         go_on = threading.Event()
-        with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(60) and None)]):
+        with home.running(load=lambda _config, _count: [FakeClassifier([], before=lambda: go_on.wait(LIMIT_S) and None)]):
             drop(home.inbox, "a.png", image_bytes(1))
             wait_until(lambda: "workers_stuck" in caplog.text)
-            pings = told.count("WATCHDOG=1")
-            time.sleep(0.4)
+            # One that was sent just before may still be on its way; who is alive sends one each tenth of a second.
+            for _ in range(30):
+                pings = told.count("WATCHDOG=1")
+                time.sleep(0.5)
+                if told.count("WATCHDOG=1") == pings:
+                    break
             assert told.count("WATCHDOG=1") == pings
             go_on.set()
             wait_until(lambda: told.count("WATCHDOG=1") > pings)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.build_command import LIMIT_S, building, model_build, wait_for_file, wait_for_line
+from support.films import save_film
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from edge_agent.imaging.decode import decode_image
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.inference.classifier import Classifier
-from model_build.data.phantom.draw import save_phantom
+
+pytestmark = pytest.mark.timeout(1800)  # whole builds, on a machine that may have much else to do
 
 CONFIG = """
 name = "tiny"
@@ -58,17 +59,9 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / label).mkdir()
         for number in range(20):
             path = root / label / f"p{first + number // 2}_{number}.png"
-            save_phantom(path, first + number, rows=96, columns=96, opacity_count=opacity_count)
+            save_film(path, first + number, opacity_count=opacity_count)
     (root / "OPACITY" / "p900_broken.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
     return root
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "model_build", *map(str, arguments)]
-
-
-def run(*arguments: object, timeout_s: float = 110) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -77,26 +70,19 @@ def built(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config, out = folder / "tiny.toml", folder / "out"
     config.write_text(CONFIG)
-    process = subprocess.Popen(command("train", config, "--data", films, "--out", out), stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 90
-    while not (out / "checkpoint.npz").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    train = ("train", config, "--data", films, "--out", out)
+    with building(*train) as process:
+        wait_for_file(process, out / "checkpoint.npz")
+    assert process.returncode == -signal.SIGKILL
     assert not (out / "bundle").exists()
-    again = run("train", config, "--data", films, "--out", out)
+    again = model_build(*train)
     assert again.returncode == 10
     assert "--resume" in again.stderr
-    with subprocess.Popen(
-        command("train", config, "--data", films, "--out", out, "--resume"), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        assert any("int8 conversion" in line for line in process.stderr)
-        process.send_signal(signal.SIGKILL)
+    with building(*train, "--resume") as process:
+        wait_for_line(process, "int8 conversion")
+    assert process.returncode == -signal.SIGKILL
     assert not (out / "bundle").exists()
-    done = run("train", config, "--data", films, "--out", out, "--resume")
+    done = model_build(*train, "--resume")
     assert done.returncode == 0, done.stderr
     assert "held-out patients, int8: AUC" in done.stdout
     return out
@@ -121,13 +107,13 @@ def test_a_disk_that_fills_while_training(films: Path, tmp_path: Path) -> None:
         for size in ("256k", "1m"):
             subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
             resume = ["--resume"] if (out / "config.toml").exists() else []
-            full = run("train", config, "--data", films, "--out", out, *resume, timeout_s=300)
+            full = model_build("train", config, "--data", films, "--out", out, *resume)
             assert full.returncode == 41, full.stderr
             assert "no space left" in full.stderr.lower()
             assert str(out) in full.stderr
             assert not (out / "bundle").exists() or load_bundle(out / "bundle").manifest.name
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        done = run("train", config, "--data", films, "--out", out, "--resume", timeout_s=300)
+        done = model_build("train", config, "--data", films, "--out", out, "--resume")
         assert done.returncode == 0, done.stderr
         assert (out / "bundle" / "manifest.json").is_file()
     finally:
@@ -180,7 +166,7 @@ def test_another_head_or_point_is_fitted_without_training_again(built: Path, fil
     shutil.copytree(built, out)
     config = tmp_path / "tiny.toml"
     config.write_text(CONFIG + '[head]\nkind = "linear_discriminant"\n[decision]\nrule = "youden"\n')
-    done = run("train", config, "--data", films, "--out", out, "--resume")
+    done = model_build("train", config, "--data", films, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert "only those steps are done again" in done.stderr
     assert "epoch" not in done.stderr
@@ -188,7 +174,7 @@ def test_another_head_or_point_is_fitted_without_training_again(built: Path, fil
     assert (before.heads[0].kind, after.heads[0].kind) == ("logistic_regression", "linear_discriminant")
     assert np.array_equal(before.golden_embeddings, after.golden_embeddings)
     config.write_text(CONFIG.replace("epochs = 2", "epochs = 3"))
-    other = run("train", config, "--data", films, "--out", out, "--resume")
+    other = model_build("train", config, "--data", films, "--out", out, "--resume")
     assert (other.returncode, "made with another config" in other.stderr) == (10, True), other.stderr
 
 
@@ -213,7 +199,7 @@ def test_the_html_report_needs_nothing_else_and_names_nobody(built: Path, films:
     mistakes = min(6, report_matrix(built)["false_negative"]) + min(6, report_matrix(built)["false_positive"])
     assert during_build.count("data:image/png") == 2 * mistakes
     assert ("It stays with the data" in during_build) == (mistakes > 0)
-    again = run("report", folder)
+    again = model_build("report", folder)
     assert again.returncode == 0, again.stderr
     without_images = page.read_text(encoding="utf-8")
     assert "data:image/png" not in without_images
@@ -223,11 +209,11 @@ def test_the_html_report_needs_nothing_else_and_names_nobody(built: Path, films:
         assert "Not a diagnosis" in text
         assert "Not for real films." in text
         assert not re.search(r"<script|http://|https://|<link|\bp\d+_\d", text)
-    assert run("report", folder, "--data", films).returncode == 0
+    assert model_build("report", folder, "--data", films).returncode == 0
     assert page.read_text(encoding="utf-8") == during_build
     shutil.copytree(films, tmp_path / "films")
     (tmp_path / "films" / "NORMAL" / "p0_0.png").unlink()
-    other = run("report", folder, "--data", tmp_path / "films")
+    other = model_build("report", folder, "--data", tmp_path / "films")
     assert (other.returncode, "was built from other images" in other.stderr) == (10, True), other.stderr
 
 
@@ -237,22 +223,22 @@ def report_matrix(run_folder: Path) -> dict[str, int]:
 
 
 def test_evaluate_measures_the_bundle(built: Path, films: Path) -> None:
-    done = run("evaluate", built / "bundle", films)
+    done = model_build("evaluate", built / "bundle", films)
     assert done.returncode == 0, done.stderr
     assert "40 images of 20 patients" in done.stdout
     assert "left out: OPACITY/p900_broken.png" in done.stdout
 
 
 def test_evaluate_takes_the_names_that_another_hospital_gives(built: Path, films: Path, tmp_path: Path) -> None:
-    here = run("evaluate", built / "bundle", films)
+    here = model_build("evaluate", built / "bundle", films)
     shutil.copytree(films / "NORMAL", tmp_path / "films" / "no finding")
     shutil.copytree(films / "OPACITY", tmp_path / "films" / "infiltrate=yes")
     names = ("--merge", "no finding=NORMAL", "--merge", "infiltrate=yes=OPACITY")
-    there = run("evaluate", built / "bundle", tmp_path / "films", *names)
+    there = model_build("evaluate", built / "bundle", tmp_path / "films", *names)
     assert (there.returncode, there.stderr) == (0, "")
     assert there.stdout == here.stdout.replace("OPACITY/", "infiltrate=yes/")
     for wrong, code, message in (("no finding", 2, "is not NAME=LABEL"), ("no finding=WELL", 10, "'WELL' is none of the bundle's labels")):
-        done = run("evaluate", built / "bundle", tmp_path / "films", "--merge", wrong)
+        done = model_build("evaluate", built / "bundle", tmp_path / "films", "--merge", wrong)
         assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
 
 
@@ -265,25 +251,20 @@ def test_a_split_of_the_data_sets_own_is_neither_trained_on_nor_allowed_to_leak(
     config = tmp_path / "tiny.toml"
     text = CONFIG.replace("[source]", '[source]\nlayout = "manifest"\ntable = "films.csv"').replace("patient_pattern", "# patient_pattern")
     config.write_text(text)
-    finishing = run("train", config, "--data", films, "--out", tmp_path / "a")
+    finishing = model_build("train", config, "--data", films, "--out", tmp_path / "a")
     assert (finishing.returncode, "train.finish_epochs = 0" in finishing.stderr) == (10, True), finishing.stderr
     config.write_text(text.replace("finish_epochs = 1", "finish_epochs = 0"))
-    leaking = run("train", config, "--data", films, "--out", tmp_path / "b")
+    leaking = model_build("train", config, "--data", films, "--out", tmp_path / "b")
     assert (leaking.returncode, "stand on both sides of the split" in leaking.stderr) == (10, True), leaking.stderr
 
 
 def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "tiny.toml", tmp_path / "out"
     config.write_text(CONFIG.replace("epochs = 2", "epochs = 500"))
-    process = subprocess.Popen(command("train", config, "--data", films, "--out", out), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    try:
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with building("train", config, "--data", films, "--out", out) as process:
+        wait_for_file(process, out / "checkpoint.npz")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
     assert "The last finished epoch is kept" in stderr
     assert "--resume" in stderr
@@ -302,14 +283,11 @@ def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path:
         (("train", "tiny.toml", "--wrong"), 2, "--wrong"),
     ],
 )
-def test_wrong_calls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, message: str, repository: Path
-) -> None:
+def test_wrong_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, message: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(repository))
     (tmp_path / "tiny.toml").write_text(CONFIG)
     (tmp_path / "empty").mkdir()
-    done = run(*arguments)
+    done = model_build(*arguments)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert message in done.stderr
 
@@ -319,7 +297,7 @@ def test_without_the_build_libraries_it_says_what_to_install(tmp_path: Path) -> 
     # None in sys.modules is how Python itself marks a module that can not be imported.
     program = "import sys; sys.modules['sklearn'] = None; from model_build.cli import main; sys.exit(main())"
     arguments = ["train", str(tmp_path / "tiny.toml"), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (done.returncode, "Traceback" in done.stderr) == (10, False), done.stderr
     assert "sklearn is not installed" in done.stderr
     assert "[build]" in done.stderr

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.build_command import model_build
+from support.films import save_film
+from support.real_agent import edge_agent
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from edge_agent.inference.bundle import load_bundle
 from edge_agent.records import NO_FINDING
-from model_build.data.phantom.draw import save_phantom
+
+pytestmark = pytest.mark.timeout(1800)  # whole builds, on a machine that may have much else to do
 
 COMMON = """
 version = "0.0.1"
@@ -43,17 +45,13 @@ CLASSES = 'name = "classes"\ntask = "multiclass"' + COMMON + 'labels = ["clear",
 FINDINGS = 'name = "findings"\ntask = "multilabel"' + COMMON + 'labels = ["few", "many"]\nnegative = ["clear"]\n'
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("films")
     rows = ["path,label,patient"]
     for number in range(36):
         label, opacity_count = (("clear", 0), ("few", 1), ("many", 4))[number % 3]
-        save_phantom(root / f"{number}.png", number, rows=96, columns=96, opacity_count=opacity_count)
+        save_film(root / f"{number}.png", number, opacity_count=opacity_count)
         rows.append(f"{number}.png,{label},p{number // 3 // 2}-{number % 3}")
     (root / "manifest.csv").write_text("\n".join(rows))
     return root
@@ -61,7 +59,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(config: str, films: Path, folder: Path) -> Path:
     (folder / "build.toml").write_text(config)
-    done = run("model_build", "train", folder / "build.toml", "--data", films, "--out", folder / "run")
+    done = model_build("train", folder / "build.toml", "--data", films, "--out", folder / "run")
     assert done.returncode == 0, done.stderr
     assert "2-fold cross-validation over patients" in done.stdout
     return folder / "run"
@@ -107,7 +105,7 @@ def test_findings_have_a_point_each(findings: Path) -> None:
 @pytest.mark.parametrize("task", ["classes", "findings"])
 def test_the_agent_runs_the_bundle(task: str, films: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder: Path = request.getfixturevalue(task)
-    done = run("edge_agent.cli", "predict", films, "--model", folder / "bundle", "--format", "jsonl", "--heatmaps", tmp_path / "maps")
+    done = edge_agent("predict", films, "--model", folder / "bundle", "--format", "jsonl", "--heatmaps", tmp_path / "maps")
     records = [json.loads(line) for line in done.stdout.splitlines() if '"status":"done"' in line]
     assert len(records) == 36, done.stderr
     for record in records:
@@ -124,9 +122,9 @@ def test_the_agent_runs_the_bundle(task: str, films: Path, request: pytest.Fixtu
 @pytest.mark.parametrize(("task", "line"), [("classes", "| accuracy |"), ("findings", "many:")])
 def test_evaluate_reads_the_layout_from_the_bundle(task: str, line: str, films: Path, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(task)
-    done = run("model_build", "evaluate", folder / "bundle", films)
+    done = model_build("evaluate", folder / "bundle", films)
     assert done.returncode == 0, done.stderr
     assert "36 images of 18 patients" in done.stdout
     assert line in done.stdout
-    wrong = run("model_build", "evaluate", folder / "bundle", films, "--layout", "folders", "--patient-pattern", "(.+)")
+    wrong = model_build("evaluate", folder / "bundle", films, "--layout", "folders", "--patient-pattern", "(.+)")
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (10, False), wrong.stderr

@@ -69,7 +69,7 @@ def stream() -> Iterator[FilmStream]:
 
 
 def eventually_taken(source: CameraSource, count: int) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 120
     while source.frames_taken < count:
         assert time.monotonic() < deadline_s, source.status
         time.sleep(0.02)
@@ -87,9 +87,9 @@ def test_scenes_of_a_stream_are_stored_across_a_lost_connection(tmp_path: Path, 
         stream.scene = 2
         eventually_taken(source, 3)
     finally:
-        assert source.stop(10)
+        assert source.stop(60)
     assert source.failure is None
-    assert stream.connections == 2
+    assert stream.connections >= 2
     files = sorted(tmp_path.iterdir())
     assert len(files) == 3
     brightness = [float(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE).mean()) for file in files]

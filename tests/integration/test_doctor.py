@@ -37,7 +37,7 @@ def run_doctor(*arguments: str | Path, path: Path | str = "", python: str = sys.
     """Run it in a process of its own, with more folders to import from; a ``sitecustomize.py`` there is executed before anything else."""
     environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(path)}
     command = [python, "-m", "edge_agent.cli", "doctor", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_this_machine_is_fit_for_the_agent(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_model_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     from edge_agent.config import Config
     from edge_agent.doctor.probe import Probe
 
-    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Probe("model", Config(home=tmp_path)) as probe:
         result = probe.finish(0.2)

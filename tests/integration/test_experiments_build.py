@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.films import save_film
 from support.runs import CONFIG
 
 from edge_agent.inference.bundle import load_bundle
-from model_build.data.phantom.draw import save_phantom
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / label).mkdir()
         for number in range(20):
             path = root / label / f"p{first + number // 2}_{number}.png"
-            save_phantom(path, first + number, rows=96, columns=96, opacity_count=opacity_count)
+            save_film(path, first + number, opacity_count=opacity_count)
     return root
 
 

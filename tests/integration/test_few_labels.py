@@ -10,17 +10,19 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.films import save_film
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
 from edge_agent.errors import ConfigError
 from model_build.config import BuildConfig, load_build_config, parse_build_config
 from model_build.data.images import ImageSet, read_images
-from model_build.data.phantom.draw import save_phantom
 from model_build.report.studies import read_parts
 from model_build.studies.label_efficiency.curve import compare_variants, make_trial, measure_label_efficiency
 from model_build.studies.label_efficiency.result import LabelEfficiency, Point, Variant, draw_curve, render_table, write_label_efficiency
 from model_build.studies.label_efficiency.variants import SIZES, measure_variants
+
+pytestmark = pytest.mark.timeout(1800)  # whole builds, on a machine that may have much else to do
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +39,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label, pattern, opacity_count in (("NORMAL", "IM-{0:04d}-{0:04d}.png", 0), ("PNEUMONIA", "person{0}_virus_{0}.png", 3)):
         (root / label).mkdir()
         for number in range(36):
-            save_phantom(
-                root / label / pattern.format(number), number + 100 * opacity_count, rows=80, columns=80, opacity_count=opacity_count
-            )
+            save_film(root / label / pattern.format(number), number + 100 * opacity_count, side=80, opacity_count=opacity_count)
     return root
 
 

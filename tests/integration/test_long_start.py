@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_systemd_is_asked_for_patience(home: AgentHome, tmp_path: Path, monkeypa
 
 
 def test_a_short_start_says_nothing(home: AgentHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.timings = replace(home.timings, start_report_s=120.0)
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with listening(tmp_path / "notify") as messages:
         home.run_once()

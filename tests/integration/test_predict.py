@@ -191,7 +191,7 @@ def test_a_heatmap_folder_that_can_not_be_made_is_a_storage_error(
 
 def test_a_reader_that_goes_away_ends_it_quietly(images: Path) -> None:
     command = f"'{sys.executable}' -m edge_agent.cli predict '{images}' --format jsonl | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert (done.stderr, done.returncode) == ("", 1)
 
 
@@ -210,7 +210,7 @@ def test_a_bar_is_shown_on_a_terminal_and_on_standard_error_only(images: Path) -
     reader = threading.Thread(target=read_terminal)
     reader.start()
     command = [sys.executable, "-m", "edge_agent.cli", "predict", str(images), "--format", "jsonl"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, env=os.environ | {"TERM": "xterm"}, timeout=60, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, env=os.environ | {"TERM": "xterm"}, timeout=120, check=True)
     os.close(end)
     reader.join(60)
     os.close(terminal)

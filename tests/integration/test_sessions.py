@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.agents import AgentHome, FakeClassifier, activate_model, doing, drop, image_bytes, wait_until
+from support.agents import LIMIT_S, AgentHome, FakeClassifier, activate_model, doing, drop, image_bytes, wait_until
 
 from edge_agent.agent import agent as agent_module
 from edge_agent.agent import folders
@@ -59,7 +59,7 @@ def running(home: AgentHome, agent: Agent) -> Iterator[Agent]:
         yield agent
     finally:
         agent.stop()
-        thread.join(60)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
     if faults:
         raise faults[0]
@@ -152,7 +152,7 @@ class TestReload:
             wait_until(lambda: home.files("inbox") == [])
         finally:
             agent.stop()
-            thread.join(60)
+            thread.join(LIMIT_S)
         assert home.files("done") == []
         assert "reload_refused" not in events(home)
 
@@ -202,9 +202,9 @@ class TestReload:
         agent = Agent(home.config, load=load, timings=QUICK)
         thread = threading.Thread(target=agent.run, daemon=True)
         thread.start()
-        home.wait_for(1, timeout_s=60)
+        home.wait_for(1)
         agent.stop()
-        thread.join(60)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 
@@ -212,16 +212,17 @@ NEW = ModelIdentity("fake", "2", "e" * 64)
 
 
 _CRASH = """
-import sys, threading, time
+import sys, threading
 from pathlib import Path
 from edge_agent.surfaces.crash_log import CrashLog
+there = threading.Event()
 def in_module(name, source):
-    exec(compile(source, "/opt/edge_agent/" + name, "exec"), {})
+    exec(compile(source, "/opt/edge_agent/" + name, "exec"), {"there": there})
 with CrashLog(Path(sys.argv[1])):
     for name in ("inference/interpreter.py", "imaging/decode.py"):
         if name != sys.argv[2]:
-            threading.Thread(target=in_module, args=(name, "import time; time.sleep(9)"), daemon=True).start()
-    time.sleep(0.1)
+            threading.Thread(target=in_module, args=(name, "import time; there.set(); time.sleep(600)"), daemon=True).start()
+    there.wait()
     in_module(sys.argv[2], "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
 """
 
@@ -249,17 +250,22 @@ class TestModelSwap:
 
     def test_a_model_that_is_activated_takes_over_without_dropping_an_image(self, home: AgentHome) -> None:
         with running(home, Agent(home.config, load=self.load(home), timings=QUICK)):  # type: ignore[arg-type]
-            for seed in range(60):
+            for seed in range(30):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
-                if seed == 30:
-                    activate_model(home.home, NEW)
+            home.wait_for(3)
+            activate_model(home.home, NEW)
+            seed, deadline_s = 30, time.monotonic() + LIMIT_S
+            while seed < 60 or home.rows("SELECT model_version FROM record ORDER BY id DESC LIMIT 1") != [{"model_version": "2"}]:
+                assert time.monotonic() < deadline_s, "the new model does not take over"
+                drop(home.inbox, f"{seed}.png", image_bytes(seed))
+                seed += 1
                 time.sleep(0.01)
-            home.wait_for(60)
+            home.wait_for(seed)
             wait_until(lambda: home.files("inbox") == [])
             wait_until(lambda: (active := ModelStore(home.home).active()) is not None and active.proven)
         rows = home.rows()
         versions = [row["model_version"] for row in rows]
-        assert sorted(row["path"] for row in rows) == sorted(f"{seed}.png" for seed in range(60))
+        assert sorted(row["path"] for row in rows) == sorted(f"{number}.png" for number in range(seed))
         assert versions == sorted(versions)
         assert set(versions) == {"1", "2"}
 
@@ -381,7 +387,7 @@ class TestInboxAway:
             home.wait_for(2)
         finally:
             agent.stop()
-            thread.join(60)
+            thread.join(LIMIT_S)
         assert not thread.is_alive()
         assert [line["path"] for line in home.lines()] == ["before.png", "a.png"]
 
@@ -390,12 +396,12 @@ class TestInboxAway:
         1. The inbox vanishes while images that were read already are being classified.
         Result: they are recorded; when the inbox is back they leave it, and there is no second record.
         """
-        patient = replace(QUICK, drain_s=30.0)  # the machine of the tests may be busy
+        patient = replace(QUICK, drain_s=LIMIT_S)  # the machine of the tests may be busy
         begun, go_on = threading.Event(), threading.Event()
 
         def wait() -> None:
             begun.set()
-            go_on.wait(60)
+            go_on.wait(LIMIT_S)
 
         def load(_config: Config, count: int) -> Sequence[FakeClassifier]:
             return [FakeClassifier(home.classified, before=wait) for _ in range(count)]
@@ -403,7 +409,7 @@ class TestInboxAway:
         away = home.inbox.with_name("away")
         with running(home, Agent(home.config, load=load, timings=patient)):
             drop(home.inbox, "a.png", image_bytes(1))
-            assert begun.wait(60)
+            assert begun.wait(LIMIT_S)
             home.inbox.rename(away)
             time.sleep(0.2)
             go_on.set()
@@ -432,7 +438,7 @@ def test_a_camera_that_hangs_for_good_ends_the_process(home: AgentHome, monkeypa
     monkeypatch.setattr("edge_agent.intake.camera.CameraSource", HungCamera)
     config = msgspec.structs.replace(home.config, camera=CameraConfig(source="0"))
     agent = Agent(config, load=home.load, timings=QUICK)
-    give_up = threading.Timer(10, agent.stop)
+    give_up = threading.Timer(LIMIT_S, agent.stop)
     give_up.start()
     with pytest.raises(CameraGoneError) as caught:
         agent.run()
@@ -492,11 +498,11 @@ def test_sessions_that_fail_leave_nothing_in_memory(home: AgentHome, monkeypatch
 
     drop(home.inbox, "a.png", image_bytes(1))
     with running(home, Agent(home.config, load=load, timings=replace(QUICK, longest_wait_s=0.02))):
-        wait_until(lambda: len(alive) > 10)
+        wait_until(lambda: len(alive) > 15)
     assert set(alive[1:]) == {0}
-    threads, files = held[-1]
-    assert threads <= held[1][0] + 2, "the last workers may just be ending"
-    assert files <= held[1][1] + 6
+    # The last workers may just be ending, but not at each of the last five times.
+    assert min(threads for threads, _ in held[-5:]) <= held[1][0] + 2
+    assert min(files for _, files in held[-5:]) <= held[1][1] + 6
 
 
 class TestSpace:
@@ -513,7 +519,7 @@ class TestSpace:
             drop(home.inbox, "a.png", image_bytes(1))
             home.wait_for(1)
             free[0] = 10**8
-            time.sleep(0.1)
+            time.sleep(0.1)  # longer than a reading stays valid
             for seed in range(2, 8):
                 drop(home.inbox, f"{seed}.png", image_bytes(seed))
             wait_until(lambda: state_of(home).code == "low_space")

@@ -12,6 +12,7 @@ SETTINGS is one JSON object:
 ``faults``                              calls that fail: see ``support.faulty_calls``
 ``stubs``, ``sql_instead``              functions that do nothing, and statements that are others: how a control breaks the agent on purpose
 ``classify_s``, ``heartbeat_s``         how long the fake model takes; how often the agent looks after things
+``drain_s``                             how long a stop waits for the images in hand
 ``poison``                              columns of an image, and the signal that decoding it kills the process with
 ``shipped``                             classify with the model that ships
 ``most_waiting``                        the intake's limit of files
@@ -58,7 +59,7 @@ from edge_agent.intake.folder import FolderIntake
 from edge_agent.outbox import disposal, results
 from edge_agent.outbox.results import ResultFiles
 from edge_agent.upkeep import retention
-from support.agents import SETTLE_S, FakeClassifier
+from support.agents import LIMIT_S, SETTLE_S, FakeClassifier
 from support.faulty_calls import inject, replace_sql, stub
 from support.forking import ForkedProcess, ForkServer, serve
 
@@ -110,7 +111,9 @@ def main(settings: dict[str, Any]) -> int:
 
     class TestedAgent(Agent):
         def __init__(self, config: Any, **options: Any) -> None:
-            timings = Timings(heartbeat_s=settings.get("heartbeat_s", 1.0), first_wait_s=0.1)
+            timings = Timings(
+                heartbeat_s=settings.get("heartbeat_s", 1.0), first_wait_s=0.1, drain_s=settings.get("drain_s", Timings().drain_s)
+            )
             super().__init__(config, **options, load=load_classifiers if settings.get("shipped") else load, timings=timings)
 
     setattr(edge_agent.agent.agent, "Agent", TestedAgent)  # noqa: B010 - mypy lets nobody assign to a class
@@ -226,7 +229,7 @@ _server = ForkServer(Path(__file__))
 def run_agent(home: Path, **settings: Any) -> tuple[int, str]:
     """Run such a process to its end; gives its exit code and what it said on standard error."""
     with start_agent(home, **settings) as process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=LIMIT_S)
         assert process.returncode is not None
         return process.returncode, said
 

@@ -99,7 +99,7 @@ class LoopDisk:
 
     def unmount(self, *, lazy: bool = False) -> None:
         """Unmount it, as soon as nobody has a file open there; ``lazy`` takes it away under whoever has."""
-        deadline_s = time.monotonic() + 10
+        deadline_s = time.monotonic() + 60
         while True:
             try:
                 _run("umount", *(["--lazy"] if lazy else []), self.mount_point)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from support.agent_process import run_agent, start_agent
-from support.agents import AgentHome, drop, image_bytes
+from support.agents import LIMIT_S, AgentHome, drop, image_bytes
 from support.reckoning import faults_of
 from support.writers import Drop
 
@@ -48,7 +48,7 @@ def kill_at(home: AgentHome, point: str, nth: int, **settings: Any) -> None:
     """Run an agent that must die at the ``nth`` time that a point is reached."""
     given = {} if home.config.intake.inbox is None else {"inbox": home.inbox}
     with start_agent(home.home, kill_at=point, nth=nth, on_done=home.config.intake.on_done, **given, **settings) as process:
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LIMIT_S)
         assert process.returncode == KILLED, said
 
 

@@ -67,7 +67,7 @@ def start_install(archive: Path, home: Path, **settings: Any) -> ForkedProcess:
 def run_install(archive: Path, home: Path, **settings: Any) -> tuple[int, str]:
     """Run such a process to its end; gives its exit code and what it said on standard error."""
     with start_install(archive, home, **settings) as process:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode is not None
         return process.returncode, said
 

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from support.agents import wait_until
+from support.agents import LIMIT_S, wait_until
 
 COMMAND = (sys.executable, "-m", "edge_agent.cli")
 
 
 def edge_agent(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None, timeout_s: float = 60
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, timeout_s: float = LIMIT_S
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of ``edge-agent`` to its end."""
     command = [*COMMAND, *map(str, arguments)]

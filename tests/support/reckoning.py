@@ -161,7 +161,12 @@ def _result_faults(home: Path, rows: list[Row]) -> list[str]:
         by_day += of_day
     faults += _compare("the daily tables", expected, sorted(by_day))
     sidecars = list(results.rglob("*.json"))
-    owners = Counter(json.loads(path.read_bytes())["id"] for path in sidecars)
+    owners: Counter[int] = Counter()
+    for path in sidecars:
+        try:
+            owners[json.loads(path.read_bytes())["id"]] += 1
+        except ValueError:
+            faults.append(f"{path.relative_to(results)} is not whole")
     return faults + _compare("sidecars", [(row["id"],) for row in rows], sorted((owner,) for owner in owners.elements()))
 
 

@@ -124,7 +124,7 @@ class Chapter:
     def _end_agent(self, number: signal.Signals) -> None:
         with self._working_agent() as agent:
             agent.send_signal(number)
-            code = agent.wait(timeout=30)
+            code = agent.wait(timeout=120)
         if code != (0 if number == signal.SIGTERM else -number):
             self._figures.add_faults([f"chapter {self._seed}: the agent ended with {code} at {number.name}"])
         self._agent = None

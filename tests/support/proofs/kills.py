@@ -94,7 +94,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _kill(process: ForkedProcess | subprocess.Popen[bytes]) -> None:
     process.kill()
-    code = process.wait(timeout=60)
+    code = process.wait(timeout=120)
     assert code == -9, f"the agent ended by itself, with {code}"
 
 

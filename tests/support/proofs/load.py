@@ -25,7 +25,7 @@ IMAGE_SIZE = (64, 64)
 MOST_WAITING = intake.MAX_WAITING_FILES
 """The intake's own limit for one pass over the inbox."""
 WARM_UP_S = 60.0
-STANDSTILL_S = 60.0
+STANDSTILL_S = 120.0
 AT_WORK = 100
 """Images that two workers may have taken and in hand."""
 
@@ -119,7 +119,7 @@ def bear_load(
                 figures.burst_s = round(time.monotonic() - came_s, 1)
         finally:
             process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     if process.returncode:
         figures.faults.append(f"the agent ended with {process.returncode}: {said[-500:]}")
     code, said = run_agent(home, once=True, settle_time_s=SETTLE_S)

@@ -160,7 +160,16 @@ class Box:
         return [f"the next agent ended with {code}: {said[-500:]}"] if code else []
 
 
-def cut_power(*, seed: int, cuts: int, longest_s: float = 2.0, real_every: int = 0, **settings: Any) -> PowerFigures:
+def cut_power(
+    *,
+    seed: int,
+    cuts: int,
+    longest_s: float = 2.0,
+    real_every: int = 0,
+    at_least: int = 0,
+    inboxes: tuple[int, ...] = (1, 1, 2),
+    **settings: Any,
+) -> PowerFigures:
     """Cut the power of a working agent again and again, each time of a new box, and look what is left.
 
     Some boxes have the inbox on a disk of its own. Some lose their power once more, early, while the next agent makes up for the first cut.
@@ -173,6 +182,10 @@ def cut_power(*, seed: int, cuts: int, longest_s: float = 2.0, real_every: int =
         At least so many.
     longest_s : float
         An agent works for a random time up to this before the cut.
+    at_least : int
+        A box loses its power only when so many of its images are shown and moved, however long that takes.
+    inboxes : tuple of int
+        What is drawn from: 1 is a box with one disk, 2 one whose inbox is on a disk of its own.
     real_every : int
         Each so-many-th box runs the model that ships; 0 is none.
     **settings
@@ -189,15 +202,15 @@ def cut_power(*, seed: int, cuts: int, longest_s: float = 2.0, real_every: int =
         number += 1
         is_real = real_every > 0 and number % real_every == 0
         with scratch() as folder:
-            box = Box.make(folder, chance.choice((1, 1, 2)), is_real=is_real, settings=settings)
+            box = Box.make(folder, chance.choice(inboxes), is_real=is_real, settings=settings)
             cuts_before = figures.cuts
-            _cut(box, figures, chance, 1000 * seed + number, longest_s)
+            _cut(box, figures, chance, 1000 * seed + number, longest_s, at_least)
             figures.cuts_of_the_shipped_model += is_real * (figures.cuts - cuts_before)
     figures.seconds = round(time.monotonic() - began_s, 1)
     return figures
 
 
-def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, longest_s: float) -> None:
+def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, longest_s: float, at_least: int) -> None:
     """Cut the power of one box while writers are at it, and perhaps again."""
     writers = Writers(box.inbox, settle_s=SETTLE_S, rate_hz=RATE_HZ, seed=seed, manners=MANNERS)
     # Journal commits without a caller: seldom, so that most is lost, or often, so that names are there before their bytes are.
@@ -208,6 +221,7 @@ def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, long
         witness = Witness(box.home)
         at_exit.callback(witness.stop)
         time.sleep(chance.uniform(0.1, longest_s))
+        wait_until(lambda: process.poll() is not None or (len(witness.seen.shown) >= at_least and _count(box.home / "done") >= at_least))
         box.stand_still(process)
         writers.pause()
         seen = witness.stop()
@@ -229,6 +243,10 @@ def _cut(box: Box, figures: PowerFigures, chance: random.Random, seed: int, long
         faults += lost_of(box.home, seen)
         faults += faults_of(box.home, box.inbox, writers.book, after_cut=frozenset(seen.shown.values()))
     figures.faults += [f"box {seed}: {fault}" for fault in faults]
+
+
+def _count(folder: Path) -> int:
+    return sum(path.is_file() for path in folder.rglob("*"))
 
 
 def lost_of(home: Path, seen: Seen) -> list[str]:

@@ -94,9 +94,9 @@ def fill_while_working(
             for _ in range(fillings):
                 time.sleep(chance.uniform(0.2, 1.0) * busy_s)
                 _fill_and_free(home, writers, process, figures, chance)
-        wait_until(lambda: process.poll() is not None or not list(inbox.rglob("*.png")), 60)
+        wait_until(lambda: process.poll() is not None or not list(inbox.rglob("*.png")))
         process.terminate()
-        if (code := process.wait(timeout=30)) != 0:
+        if (code := process.wait(timeout=120)) != 0:
             figures.faults.append(f"the agent ended with {code}")
         if not shipped:
             code, said = run_agent(home, once=True, inbox=inbox, settle_time_s=SETTLE_S)
