@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import DiskFullError, ModelError, StorageError
+from edge_agent.errors import ModelError
+from edge_agent.files.atomic import replacing
 
 
 def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
@@ -21,31 +20,17 @@ def write_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     Parameters
     ----------
     path : Path
-        Where it goes; a file beside it with the suffix ``.part`` is used on the way.
+        Where it goes, in an existing folder.
     **arrays : ndarray
         By their names in the file.
 
     Raises
     ------
     DiskFullError, StorageError
-        If it can not be written.
+        If it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as fault:
-        part.unlink(missing_ok=True)
-        kind = DiskFullError if fault.errno == errno.ENOSPC else StorageError
-        raise kind(f"{path}: can not be written: {fault.strerror}; free space, or name another --out") from fault
+    with replacing(path, durable=True, hint="free space, or name another --out") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.errors import ConfigError, DiskFullError, StorageError
+from edge_agent.errors import ConfigError
+from edge_agent.files.atomic import cannot_write, replacing
 from model_build.config import BuildConfig, load_build_config
 
 CONFIG = "config.toml"
@@ -111,25 +110,20 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file durably, or leave the older one as it was.
+    """Write a file durably, or leave the older one as it was; the folders above it are made.
 
     Raises
     ------
     DiskFullError, StorageError
-        If it can not be written.
+        If it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    hint = "free space or name another --out"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
     except OSError as fault:
-        part.unlink(missing_ok=True)
-        kind = DiskFullError if fault.errno == errno.ENOSPC else StorageError
-        raise kind(f"{path}: can not be written: {fault.strerror}; free space or name another --out") from fault
+        raise cannot_write(fault, path, hint) from fault
+    with replacing(path, durable=True, hint=hint) as file:
+        file.write(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,11 +1,12 @@
-"""Where files are put in the home folder: names that fit, that overwrite nothing, and writes that are whole or not there at all."""
+"""Write files and folders so that they are there whole or not at all, also after a power cut."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -13,7 +14,8 @@ from typing import IO
 from edge_agent.errors import DiskFullError, ReadOnlyError, StorageAwayError, StorageError
 from edge_agent.files.names import fit_name
 
-_SPACE_GONE = (errno.ENOSPC, errno.EDQUOT)
+SPACE_GONE = (errno.ENOSPC, errno.EDQUOT)
+"""No space is left, or no quota."""
 
 
 def storage_error(fault: OSError, doing: str) -> StorageError:
@@ -32,7 +34,7 @@ def storage_error(fault: OSError, doing: str) -> StorageError:
         :class:`DiskFullError` where no space (or quota) is left, :class:`ReadOnlyError` where the disk takes no writes, else
         :class:`StorageAwayError`.
     """
-    if fault.errno in _SPACE_GONE:
+    if fault.errno in SPACE_GONE:
         return DiskFullError(f"no space is left to {doing}: free some space; a running agent goes on by itself then, and nothing is lost")
     if fault.errno == errno.EROFS:
         return ReadOnlyError(
@@ -43,6 +45,18 @@ def storage_error(fault: OSError, doing: str) -> StorageError:
         f"can not {doing}: {fault.strerror or fault}; check that the disk is mounted and that the agent may write there; "
         "a running agent goes on by itself then"
     )
+
+
+def cannot_write(fault: OSError, path: Path, hint: str) -> StorageError:
+    """Turn a fault of a file that a command writes for a person into an error with what to do next.
+
+    Returns
+    -------
+    StorageError
+        :class:`DiskFullError` where no space (or quota) is left.
+    """
+    kind = DiskFullError if fault.errno in SPACE_GONE else StorageError
+    return kind(f"{path}: cannot be written: {fault.strerror or fault}; {hint}")
 
 
 def make_folder(root: Path, parts: tuple[str, ...]) -> Path:
@@ -75,7 +89,7 @@ def make_folder(root: Path, parts: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False, called: str = "") -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, durable: bool = False, called: str = "", hint: str = "") -> Iterator[IO[bytes]]:
     """Write a file so that it is there whole or not at all, replacing what was there.
 
     Parameters
@@ -86,6 +100,9 @@ def replacing(path: Path, *, durable: bool = False, called: str = "") -> Iterato
         Wait until the disk has it: for what can not be made again.
     called : str, optional
         What messages call it, where its name is that of an image: such a name may be a patient's, and messages reach the log.
+    hint : str, optional
+        What a person can do, for the message of :func:`cannot_write`. Without it the message is that of an agent, which waits and tries
+        again (:func:`storage_error`).
 
     Yields
     ------
@@ -111,8 +128,50 @@ def replacing(path: Path, *, durable: bool = False, called: str = "") -> Iterato
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(fault, OSError):
+            if hint:
+                raise cannot_write(fault, path, hint) from fault
             raise storage_error(fault, f"write {called or f'{path.parent.name}/{path.name}'}") from fault
         raise
+
+
+def write_folder(target: Path, contents: Mapping[str, bytes], hint: str) -> None:
+    """Write a folder of files durably, replacing an older one once the new one is whole and on disk.
+
+    Parameters
+    ----------
+    target : Path
+        The folders above it are made.
+    contents : mapping of str to bytes
+        By file name.
+    hint : str
+        What a person can do, for the message.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If it cannot be written; the older folder, where there was one, still stands.
+    """
+    part, old = (target.with_name(f".{target.name}.{suffix}") for suffix in ("part", "old"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, content in contents.items():
+            with (part / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        sync_folder(part)
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+        sync_folder(target.parent)
+    except OSError as fault:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(part, ignore_errors=True)
+        raise cannot_write(fault, target, hint) from fault
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_file_system(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.errors import ConfigError, ModelError
+from edge_agent.files.atomic import sync_folder
 from edge_agent.inference.bundle import BUNDLE_FILES, SIGNATURE_NAME, Bundle, read_contents, verify_bundle
 from edge_agent.inference.manifest import MANIFEST_NAME
 from edge_agent.inference.signature import ALGORITHM, KEY_SUFFIX, Signature, key_id_of, public_key_text, signed_message
@@ -76,6 +77,7 @@ def _write_new(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(path.parent)
     except OSError:
         path.unlink(missing_ok=True)
         raise

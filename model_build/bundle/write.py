@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edge_agent.errors import DiskFullError, StorageError
+from edge_agent.files.atomic import write_folder
 from edge_agent.inference.head import Head, encode_heads
 from edge_agent.inference.manifest import FORMAT, DecisionRule, FileEntry, Manifest
 from model_build.config import BuildConfig
@@ -35,14 +33,14 @@ def write_bundle(
     Parameters
     ----------
     directory : Path
-        Where the bundle shall stand; an older one there is replaced once the new one is whole and on disk.
+        Where the bundle goes; an older one there is replaced once the new one is whole and on disk.
     config, model, heads, decision, reference, golden, model_card, metrics, training
         The contents: see :class:`edge_agent.inference.manifest.Manifest`.
 
     Raises
     ------
     DiskFullError, StorageError
-        If it can not be written; the older bundle, where there was one, still stands.
+        If it cannot be written; the older bundle, where there was one, still stands.
     """
     contents = {
         "model.tflite": model,
@@ -69,31 +67,4 @@ def write_bundle(
         files={name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()},
     )
     contents["manifest.json"] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    part = directory.with_name(f".{directory.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, content in contents.items():
-            with (part / name).open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        _replace_folder(part, directory)
-    except OSError as fault:
-        shutil.rmtree(part, ignore_errors=True)
-        kind = DiskFullError if fault.errno == 28 else StorageError
-        raise kind(f"{directory}: the bundle can not be written: {fault.strerror}; free space or name another --out") from fault
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-    shutil.rmtree(old, ignore_errors=True)
+    write_folder(directory, contents, "free space or name another --out")

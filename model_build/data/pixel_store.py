@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import importlib.metadata
 import os
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_agent.errors import ConfigError, DiskFullError, ModelError, StorageError
+from edge_agent.files.atomic import SPACE_GONE
 from edge_agent.imaging.preprocess import InputContract
 from model_build.array_types import Float64Array, Int64Array, UInt8Array
 from model_build.arrays import read_arrays, write_arrays
@@ -24,7 +24,6 @@ from model_build.data.similarity import THUMBNAIL_PX
 # To be raised where decoding or preparation changes what it gives, so that no build trains on what an older version made of a file.
 _FORMAT = 1
 _DIGEST_BYTES = 32
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class MemoryStore:
@@ -75,7 +74,7 @@ class DiskStore:
     ConfigError
         On entering, if another build is filling the same folder.
     DiskFullError, StorageError
-        If the folder can not be written. What was there before is kept.
+        If the folder cannot be written. What was there before is kept.
     """
 
     def __init__(self, folder: Path, capacity: int, contract: InputContract) -> None:
@@ -172,9 +171,9 @@ class DiskStore:
         self._descriptor = self._lock = -1
 
     def _fault(self, fault: OSError) -> StorageError:
-        if fault.errno in _NO_SPACE:
+        if fault.errno in SPACE_GONE:
             return DiskFullError(f"{self._path}: no space left for the decoded images; free some, or name a folder on another disk")
-        return StorageError(f"{self._path}: can not be written: {fault.strerror}; name a folder that can")
+        return StorageError(f"{self._path}: cannot be written: {fault.strerror}; name a folder that can")
 
 
 class _Index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize(("number", "expected"), [(28, DiskFullError), (5, StorageError)])
+@pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, DiskFullError), (errno.EDQUOT, DiskFullError), (errno.EIO, StorageError)])
 def test_a_failed_write_says_what_to_do_and_leaves_the_older_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[StorageError]
 ) -> None:
@@ -31,7 +32,7 @@ def test_a_failed_write_says_what_to_do_and_leaves_the_older_file(
         raise OSError(number, "it went wrong")
 
     monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(expected, match=r"a\.npz: can not be written: it went wrong; free space"):
+    with pytest.raises(expected, match=r"a\.npz: cannot be written: it went wrong; free space"):
         write_arrays(path, value=np.array(2))
     assert int(read_arrays(path)["value"]) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]

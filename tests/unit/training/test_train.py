@@ -86,7 +86,7 @@ def test_training_learns_and_a_full_disk_while_saving_leaves_the_old_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", torn)
-    with pytest.raises(DiskFullError, match=r"checkpoint\.npz: can not be written: No space left"):
+    with pytest.raises(DiskFullError, match=r"checkpoint\.npz: cannot be written: No space left"):
         trainer.save(path, phase, 9)
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.npz"]
     assert trainer.restore(path) == ("measure", 8)
