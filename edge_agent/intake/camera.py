@@ -34,11 +34,11 @@ _log = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"camera-\d{8}T\d{6}\.\d{3}Z-\d{3}\.png")
 _STOP_CHECK_S = 0.1
-# Some cameras that died repeat their last picture for ever and call it success. A sensor's noise never gives the same picture twice, but
-# a stream of a scene at rest may, from one key frame to the next: so only a long sameness is suspicious, and opening again does no harm.
-_FROZEN_S = 60.0
-# Each reader that hangs for ever keeps a thread and perhaps the device. A fresh process is the only way to get them back.
+FROZEN_S = 60.0
+"""A camera that gives the same picture for so long is opened again. Some that died repeat their last picture for ever and report success.
+A sensor's noise never gives the same picture twice, but a stream of a scene at rest may, from one key frame to the next."""
 _MAX_HUNG_READERS = 8
+"""Each reader that hangs for ever keeps a thread and perhaps the device. Only a new process gets them back."""
 
 
 def is_camera_file(name: str) -> bool:
@@ -60,6 +60,8 @@ class CameraSource:
         The folder that the agent watches. A frame is written as ``.NAME.part``, synced, and renamed.
     opening : callable, optional
         ``opening(source, timeout_s)`` opens the capture; OpenCV's by default.
+    frozen_s : float, optional
+        How long the picture may stay exactly the same.
 
     Attributes
     ----------
@@ -70,7 +72,10 @@ class CameraSource:
         Files stored since :meth:`start`.
     """
 
-    def __init__(self, config: CameraConfig, inbox: Path, *, opening: Callable[[str, float], Capture] = open_capture) -> None:
+    def __init__(
+        self, config: CameraConfig, inbox: Path, *, opening: Callable[[str, float], Capture] = open_capture, frozen_s: float = FROZEN_S
+    ) -> None:
+        self._frozen_s = frozen_s
         self._config = config
         self._inbox = inbox
         self._opening = opening
@@ -84,11 +89,6 @@ class CameraSource:
         self.failure: EdgeAgentError | None = None
         self.frames_taken = 0
         self.status = "not started"
-
-    @staticmethod
-    def is_camera_file(name: str) -> bool:
-        """See :func:`is_camera_file`."""
-        return is_camera_file(name)
 
     def start(self) -> None:
         """Start watching, in a thread.
@@ -187,7 +187,7 @@ class CameraSource:
                 _log.info("camera_opened source=%s rows=%d columns=%d", self._label, *item.pixels.shape[:2])
             if last_pixels is None or not np.array_equal(item.pixels, last_pixels):
                 last_pixels, last_news_s = item.pixels, item.at_s
-            elif item.at_s - last_news_s > _FROZEN_S:
+            elif item.at_s - last_news_s > self._frozen_s:
                 return "the picture is frozen"
             self._consider(item)
         return f"no frame came for {self._config.stall_timeout_s:g} s"

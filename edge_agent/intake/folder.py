@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.config import IntakeConfig
 from edge_agent.files.deadline import NoAnswerError, ask_within
@@ -27,22 +27,40 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MAX_WAITING_FILES = 2000
-"""A pass over the inbox keeps so many files, and so many wait their turn. What is left out is found by the next pass."""
-MOST_HELD_FILES = 2 * (MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK)
-"""Memory holds at most so many: those that wait and those of a pass, with the slack that spares sorting them for each file that comes."""
-MAX_PENDING_PATHS = 2000
-"""No more reported paths than this wait to be looked at. A scan finds the others."""
-TAKEN_FILES = 64
-"""Files handed out at once. They are taken before whatever arrives later, so they are few."""
-_REFILL_FILES = MAX_WAITING_FILES // 4
-# Enough to keep the workers busy while the next pass goes on.
 _LISTING_LOAD = 20
-# Passes take at most 1/20 of the time, however slow the share is.
-_ORDER_WAIT_S = 2.0
-# So long what a pass finds is held back, so that the files that come first are taken first and not those that are listed first.
+"""Passes take at most 1/20 of the time, however slow the share is."""
 _LONGEST_GAP_S = 0.5
-# Looked at less often than that, a file was not watched while it settled.
+"""A file that was looked at less often than this was not watched while it settled."""
+
+
+class Limits(NamedTuple):
+    """How much of an inbox is in hand at once.
+
+    Attributes
+    ----------
+    waiting_files : int
+        So many files a pass over the inbox keeps, and so many wait their turn. The next pass finds the others.
+    pending_paths : int
+        So many reported paths wait to be looked at. A scan finds the others.
+    taken_files : int
+        Files handed out at once. They are taken before whatever arrives later, so they are few.
+    order_wait_s : float
+        A pass holds back what it finds for this long, so that the files are taken in their order and not as they are listed.
+    """
+
+    waiting_files: int = 2000
+    pending_paths: int = 2000
+    taken_files: int = 64
+    order_wait_s: float = 2.0
+
+    @property
+    def held_files(self) -> int:
+        """The most files in memory: those that wait and those of a pass, with the slack that spares sorting them for each new file."""
+        return 2 * (self.waiting_files + self.waiting_files // SLACK)
+
+
+LIMITS = Limits()
+"""What an intake keeps to unless it is given others."""
 
 
 class FolderIntake:
@@ -58,6 +76,8 @@ class FolderIntake:
         Settle time, names to ignore, order, and how new files are noticed.
     unknown : callable
         Given a batch of files, returns those that have no record yet. The agent asks the database.
+    limits : Limits, optional
+        :data:`LIMITS` if not given.
 
     Raises
     ------
@@ -65,12 +85,15 @@ class FolderIntake:
         If the inbox is not there.
     """
 
-    def __init__(self, inbox: Path, config: IntakeConfig, unknown: Callable[[list[Seen]], list[Seen]]) -> None:
+    def __init__(
+        self, inbox: Path, config: IntakeConfig, unknown: Callable[[list[Seen]], list[Seen]], limits: Limits | None = None
+    ) -> None:
         from edge_agent.intake.camera import is_camera_file  # here, because it brings NumPy, which listing an inbox does not need
 
         self._is_camera_file = is_camera_file
         self._inbox = inbox
         self._config = config
+        self._limits = limits or LIMITS
         self._mount = check_present(inbox, None)
         self._root = self._stat_root()
         self._rule = IgnoreRule(config.ignore)
@@ -104,7 +127,7 @@ class FolderIntake:
         """
         from edge_agent.intake.watch import FolderWatch, PendingPaths
 
-        self._pending = PendingPaths(notify, MAX_PENDING_PATHS)
+        self._pending = PendingPaths(notify, self._limits.pending_paths)
         if _has_events(self._config, self._mount):
             try:
                 self._watch = FolderWatch(self._inbox, self._pending.add)
@@ -122,9 +145,14 @@ class FolderIntake:
             self._watch = None
 
     @property
+    def held(self) -> int:
+        """Files seen and not taken yet that are in memory, at most :attr:`Limits.held_files`."""
+        return len(self._table) + (self._listing.kept if self._listing else 0)
+
+    @property
     def waiting(self) -> int:
         """Files seen and not taken yet, as far as they were counted."""
-        return len(self._table) + self._left_out + (self._listing.kept if self._listing else 0)
+        return self.held + self._left_out
 
     @property
     def is_quiet(self) -> bool:
@@ -150,7 +178,7 @@ class FolderIntake:
             return
         is_over = not listing.go_on(self._in_flight, self._news)
         now_s = time.monotonic()
-        if is_over or now_s - listing.started_s > _ORDER_WAIT_S:
+        if is_over or now_s - listing.started_s > self._limits.order_wait_s:
             now_ns = self._clock.look_ns()
             for path, stamp in listing.take_found():
                 self._table.observe(path, stamp, now_ns)
@@ -187,7 +215,7 @@ class FolderIntake:
         SourceGoneError
             If the inbox is gone.
         """
-        due = self._table.take_due(self._clock.look_ns(), TAKEN_FILES)
+        due = self._table.take_due(self._clock.look_ns(), self._limits.taken_files)
         if not due:
             return []
         still: list[Seen] = []
@@ -255,7 +283,7 @@ class FolderIntake:
     # Passes over the inbox
 
     def _needs_full_pass(self, now_s: float) -> bool:
-        is_running_low = self._left_out > 0 and len(self._table) <= _REFILL_FILES
+        is_running_low = self._left_out > 0 and len(self._table) <= self._limits.waiting_files // 4  # the workers stay busy meanwhile
         return self._wants_full or is_running_low or now_s >= self._rescan_at_s
 
     def _begin_pass(self) -> Listing | None:
@@ -266,7 +294,7 @@ class FolderIntake:
         return self._new_listing(self._mounted) if now_s >= self._poll_at_s else None
 
     def _new_listing(self, folders: list[str]) -> Listing:
-        return Listing(self._inbox, self._rule, self._config.order, MAX_WAITING_FILES, folders, self._unreadable, self._sleep_s)
+        return Listing(self._inbox, self._rule, self._config.order, self._limits.waiting_files, folders, self._unreadable, self._sleep_s)
 
     def _news(self, seen: list[Seen]) -> list[Seen]:
         """Leave out what waits already, and what has a record."""
@@ -293,8 +321,9 @@ class FolderIntake:
             self._poll_at_s = now_s + max(self._config.poll_interval_s, _LISTING_LOAD * duration_s)
 
     def _bound_table(self) -> None:
-        if len(self._table) > MAX_WAITING_FILES + MAX_WAITING_FILES // SLACK:
-            self._left_out += self._table.keep_first(MAX_WAITING_FILES)
+        limit = self._limits.waiting_files
+        if len(self._table) > limit + limit // SLACK:
+            self._left_out += self._table.keep_first(limit)
 
     def _note_mounted(self) -> None:
         """Have listed again and again what is mounted inside the inbox, unless that is done with all of it, or is not wanted."""

@@ -22,9 +22,10 @@ from edge_agent.records import Record
 JSONL_NAME = "predictions.jsonl"
 SYNCED_NOTE = "results_synced"
 """Holds the :class:`Mark` that the disk has."""
-_CHUNK_RECORDS = 500
+CHUNK_RECORDS = 500
+"""So many records are held in memory at once."""
 _LINE_MAX_BYTES = 1024 * 1024
-_COPY_BYTES = 1024 * 1024
+COPY_BYTES = 1024 * 1024
 _DAY = timedelta(days=1)
 _T = TypeVar("_T")
 
@@ -171,13 +172,13 @@ class ResultFiles:
         except OSError as fault:
             raise storage_error(fault, f"delete results/{self._csv(day).name}") from fault
 
-    def trim(self, floor_id: int) -> Generator[None, None, bool]:
+    def trim(self, floor_id: int, copy_bytes: int = COPY_BYTES) -> Generator[None, None, bool]:
         """Leave the records up to ``floor_id`` out of the JSON lines, once they make up half of the file: no line is copied often.
 
         Yields
         ------
         None
-            After each mebibyte, so that other work comes between. The new file takes the place of the old one in the last step.
+            After each ``copy_bytes``, so that other work comes between. The new file takes the place of the old one in the last step.
 
         Returns
         -------
@@ -203,7 +204,7 @@ class ResultFiles:
             old.seek(start)
             try:
                 with replacing(self._jsonl) as new:
-                    while chunk := old.read(_COPY_BYTES):
+                    while chunk := old.read(copy_bytes):
                         new.write(chunk)
                         yield
                     if not (self._jsonl.exists() and os.path.samestat(os.fstat(old.fileno()), self._jsonl.stat())):
@@ -299,7 +300,7 @@ def _first_line_after(file: IO[bytes], size_bytes: int, record_id: int) -> int:
 def chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
     """Give items in lists of a few hundred."""
     iterator = iter(items)
-    while chunk := list(islice(iterator, _CHUNK_RECORDS)):
+    while chunk := list(islice(iterator, CHUNK_RECORDS)):
         yield chunk
 
 

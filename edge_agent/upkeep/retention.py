@@ -39,8 +39,9 @@ RETENTION_NOTE = "retention"
 REST_S = 3600.0
 """From the end of one pass to the next."""
 BUSY_LIMIT_S = 3600.0
-# A folder that has reached its limit is brought somewhat below it, so that it is not looked through again for every image.
+"""A pass that is due waits this long for a quiet moment, then it begins without one."""
 _ROOM = 0.05
+"""A folder over its limit is brought below it by this share, so that it is not looked through again for every image."""
 
 Left = Literal["done", "rejected", "results"]
 """What a record leaves besides its row."""
@@ -82,6 +83,8 @@ class Retention:
         Takes code and message of an event.
     rewritten : callable
         Called when ``predictions.jsonl`` is another file than before.
+    rest_s, busy_limit_s : float, optional
+        :data:`REST_S` and :data:`BUSY_LIMIT_S`, unless others are given.
     """
 
     def __init__(
@@ -93,7 +96,12 @@ class Retention:
         results: ResultFiles,
         tell: Callable[[str, str], None],
         rewritten: Callable[[], None],
+        *,
+        rest_s: float = REST_S,
+        busy_limit_s: float = BUSY_LIMIT_S,
     ) -> None:
+        self._rest_s = rest_s
+        self._busy_limit_s = busy_limit_s
         self._home = home
         self._inbox = inbox
         self._config = config
@@ -110,6 +118,11 @@ class Retention:
         self._measured: dict[Left, tuple[int, int]] = {}
         self._steps: Steps | None = None
         self._next_pass_s = time.monotonic()
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a pass has begun and is not over."""
+        return self._steps is not None
 
     def step(self, wall_s: float, *, quiet: bool = True) -> None:
         """Do a small piece of work, if there is any; call it every few seconds.
@@ -129,14 +142,14 @@ class Retention:
         self._look(wall_s)
         now_s = time.monotonic()
         if self._steps is None:
-            if now_s < self._next_pass_s + (0 if quiet else BUSY_LIMIT_S):
+            if now_s < self._next_pass_s + (0 if quiet else self._busy_limit_s):
                 return
             self._steps = self._pass()
         try:
             next(self._steps)
         except StopIteration:
             self._steps = None
-            self._next_pass_s = now_s + REST_S
+            self._next_pass_s = now_s + self._rest_s
 
     def close(self) -> None:
         """Stop, also in the middle of a piece of work."""

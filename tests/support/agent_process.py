@@ -125,9 +125,7 @@ def main(settings: dict[str, Any]) -> int:
     if poison := settings.get("poison"):
         put_poison(*poison)
     if most_waiting := settings.get("most_waiting"):
-        intake: Any = edge_agent.intake.folder
-        intake.MAX_WAITING_FILES, intake._REFILL_FILES = most_waiting, most_waiting // 4
-        edge_agent.intake.folder.MAX_PENDING_PATHS = 2 * most_waiting
+        edge_agent.intake.folder.LIMITS = edge_agent.intake.folder.Limits(waiting_files=most_waiting, pending_paths=2 * most_waiting)
     if queue_note := settings.get("queue_note"):
         note_queue(Path(queue_note))
     return cli.main(arguments)

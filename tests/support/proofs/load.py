@@ -22,7 +22,7 @@ from support.writers import Drop
 
 SETTLE_S = 0.2
 IMAGE_SIZE = (64, 64)
-MOST_WAITING = intake.MAX_WAITING_FILES
+MOST_WAITING = intake.LIMITS.waiting_files
 """The intake's own limit for one pass over the inbox."""
 WARM_UP_S = 60.0
 STANDSTILL_S = 120.0
@@ -45,7 +45,7 @@ class LoadFigures:
     images_per_s: float = 0.0
     longest_queue: int = 0
     queue_bound: int = 0
-    """Images that memory held at once, and how many it may: see ``intake.folder.MOST_HELD_FILES``, and what is at work."""
+    """Images that memory held at once, and how many it may: see ``intake.folder.Limits.held_files``, and what is at work."""
     order_correlation: float = 0.0
     """Of the order of the burst's records with the order of its dates, newest first (Spearman): 1 is the same, 0 is none."""
     memory_first_mib: float = 0.0
@@ -101,9 +101,7 @@ def bear_load(
     home, note, began_s = folder / "home", folder / "queue", time.monotonic()
     inbox = home / "inbox"
     inbox.mkdir(parents=True)
-    figures = LoadFigures(
-        stream_hz=stream_hz, stream_s=stream_s, burst=burst, queue_bound=intake.MOST_HELD_FILES * most_waiting // MOST_WAITING + AT_WORK
-    )
+    figures = LoadFigures(stream_hz=stream_hz, stream_s=stream_s, burst=burst, queue_bound=intake.Limits(most_waiting).held_files + AT_WORK)
     book: list[Drop] = []
     settings = {"shipped": shipped, "most_waiting": most_waiting, "queue_note": str(note)}
     with exec_agent(home, {}, settle_time_s=SETTLE_S, extra='[log]\nlevel = "error"\n', **settings) as process:

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_agent.files.mounts import Mount
 from edge_agent.intake import folder as folder_module
 from edge_agent.intake import scan as scan_module
 from edge_agent.intake import watch as watch_module
-from edge_agent.intake.folder import FolderIntake
+from edge_agent.intake.folder import FolderIntake, Limits
 from edge_agent.intake.scan import Seen
 from edge_agent.records import Arrival
 
@@ -43,9 +44,12 @@ def start(inbox: Path) -> Iterator[Callable[..., FolderIntake]]:
     started = []
 
     def start(
-        unknown: Callable[[list[Seen]], list[Seen]] = everything, notify: Callable[[str | None], None] = lambda _path: None, **config: Any
+        unknown: Callable[[list[Seen]], list[Seen]] = everything,
+        notify: Callable[[str | None], None] = lambda _path: None,
+        limits: Limits | None = None,
+        **config: Any,
     ) -> FolderIntake:
-        intake = FolderIntake(inbox, IntakeConfig(**({"settle_time_s": 0.0} | config)), unknown)
+        intake = FolderIntake(inbox, IntakeConfig(**({"settle_time_s": 0.0} | config)), unknown, limits)
         intake.start(notify)
         started.append(intake)
         return intake
@@ -172,12 +176,12 @@ def failing(number: int) -> Callable[..., Any]:
 class TestOrder:
     """More files than memory holds: each pass takes those that come first, the next pass the others."""
 
-    @pytest.fixture(autouse=True)
-    def small_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(folder_module, "MAX_WAITING_FILES", 8)
-        monkeypatch.setattr(folder_module, "_REFILL_FILES", 2)
-        monkeypatch.setattr(folder_module, "TAKEN_FILES", 3)
+    LIMITS = Limits(waiting_files=8, taken_files=3)
+
+    @pytest.fixture
+    def start(self, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch) -> Callable[..., FolderIntake]:
         monkeypatch.setattr(scan_module, "BATCH_FILES", 5)
+        return partial(start, limits=self.LIMITS)
 
     @pytest.mark.parametrize("order", ["newest", "oldest"])
     def test_all_are_taken_in_the_order_of_their_dates(self, inbox: Path, start: Callable[..., FolderIntake], order: str) -> None:
@@ -218,7 +222,7 @@ class TestOrder:
         for number in range(100):
             drop_dated(inbox, str(number), number)
             intake.touch(str(number))
-            assert len(intake._table) <= 10
+            assert intake.held <= 10
         assert intake.waiting == 100
         taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
         assert taken[0] == "99"
@@ -265,7 +269,7 @@ class TestOrder:
                     intake.touch(arrival.path)
                 known[arrival.path] = (arrival.mtime_ns, arrival.ctime_ns)
                 intake.release(arrival.path)
-            assert len(intake._table) <= 10
+            assert intake.held <= self.LIMITS.held_files
         intake.rescan()
 
         def finish(arrival: Arrival) -> None:
@@ -285,31 +289,28 @@ class TestOrder:
             drop_dated(tmp_path, f"new/{number:02d}", number)
         (tmp_path / "new").rename(inbox / "new")
         intake.touch("new")
-        assert len(intake._table) == 0, "the main loop does not list it in one go"
+        assert intake.held == 0, "the main loop does not list it in one go"
         taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
         assert sorted(taken) == [f"new/{number:02d}" for number in range(100)]
 
-    def test_a_pass_that_takes_long_holds_nothing_back(
-        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_pass_that_takes_long_holds_nothing_back(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
         for number in range(20):
             drop_dated(inbox, str(number), number)
-        intake = start()
+        intake = start(limits=self.LIMITS._replace(order_wait_s=3600.0))
         intake.scan_some()
         assert intake.settled() == []
-        monkeypatch.setattr(folder_module, "_ORDER_WAIT_S", 0.0)
+        intake = start(limits=self.LIMITS._replace(order_wait_s=0.0))
         intake.scan_some()
         assert intake.settled()
 
     def test_a_pass_that_is_asked_for_during_a_pass_comes_after_it(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
         for number in range(20):
             drop_dated(inbox, f"{number}", number)
-        intake = start()
-        intake.scan_some()
-        first = intake._listing
-        intake.rescan()
-        intake.scan_some()
-        assert intake._listing is first, "events lost again and again must not keep a pass from ending"
+        intake = start(limits=self.LIMITS._replace(order_wait_s=3600.0))
+        for _ in range(9):
+            intake.rescan()
+            intake.scan_some()
+        assert intake.settled(), "events lost again and again must not keep a pass from ending"
         drop_dated(inbox, "late", 5)
         taken = take_all(intake, lambda arrival: (inbox / arrival.path).unlink())
         assert "late" in taken
@@ -361,10 +362,12 @@ class TestWatching:
         intake.scan_some()
         assert seconds - 1 < intake.wake_at_s() - time.monotonic() < seconds + 1
 
-    def test_without_events_files_are_found_by_listing(self, inbox: Path, start: Callable[..., FolderIntake]) -> None:
+    def test_without_events_files_are_found_by_listing(
+        self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch_module, "FolderWatch", None)  # not even asked for
         intake = start(watch="polling", poll_interval_s=0.05)
         take(intake)
-        assert intake._watch is None
         (inbox / "a").touch()
         wait_until(lambda: [arrival.path for arrival in take(intake)] == ["a"])
 

@@ -154,7 +154,7 @@ def test_whatever_happens_every_file_is_taken_in_its_last_state_or_was_dropped(s
                 dropped += table.keep_first(20)
             case _:
                 state = stamp(mtime=chance.randrange(-3, 3) * 10**17)
-                if seen.get(name, (None,))[0] != state or name not in table._settling | table._settled:
+                if not table.holds(name, state):
                     seen[name] = (state, now)
                 table.observe(name, state, now)
     assert dropped

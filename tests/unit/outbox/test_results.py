@@ -160,7 +160,7 @@ def test_nothing_recorded_nothing_made(folder: Path, database: Database) -> None
 
 
 def test_rebuild_writes_all_and_keeps_what_is_not_ours(folder: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_module, "_CHUNK_RECORDS", 2)
+    monkeypatch.setattr(results_module, "CHUNK_RECORDS", 2)
     times = [NOON, NOON + timedelta(days=1), NOON, NOON + timedelta(days=1), NOON]
     records = enter(database, *({"path": f"{number}.png", "finished_at": time} for number, time in enumerate(times)))
     ResultFiles(folder).append(records)

@@ -73,25 +73,28 @@ class Place:
 
     def look(self, day: float, config: RetentionConfig = OFF) -> None:
         """Let the agent look at the clock, and delete all that it wants to."""
-        if self.retention is None or self.retention._config != config:
+        if self.retention is None or self.config != config:
             self.retention = self.started(config)
         self.day = day
-        self.retention._next_pass_s = 0.0
         self.retention.step((START + timedelta(days=day)).timestamp())
         deadline_s = time.monotonic() + 20
-        while self.retention._steps is not None:
+        while self.retention.is_working:
             assert time.monotonic() < deadline_s
             self.retention.step((START + timedelta(days=day)).timestamp())
             time.sleep(0.001)
 
-    def started(self, config: RetentionConfig) -> Retention:
+    def started(self, config: RetentionConfig, *, rest_s: float = 0.0, busy_limit_s: float = 3600.0) -> Retention:
+        self.config = config
+
         def tell(code: str, message: str) -> None:
             self.events.append((code, message))
 
         def rewritten() -> None:
             self.rewritten += 1
 
-        return Retention(self.home, self.inbox, config, self.database, self.results, tell, rewritten)
+        return Retention(
+            self.home, self.inbox, config, self.database, self.results, tell, rewritten, rest_s=rest_s, busy_limit_s=busy_limit_s
+        )
 
     def after(self, days: float, config: RetentionConfig) -> None:
         """Let days pass, then delete."""
@@ -379,11 +382,10 @@ class TestJsonLines:
         left = place.line_ids()
         assert left == list(range(floor + 1, 11)) or (left == list(range(1, 11)) and floor <= 6)
 
-    def test_what_is_written_meanwhile_is_kept(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("edge_agent.outbox.results._COPY_BYTES", 500)
+    def test_what_is_written_meanwhile_is_kept(self, place: Place) -> None:
         for number in range(10):
             place.image(f"{number}.png")
-        steps = place.results.trim(6)
+        steps = place.results.trim(6, copy_bytes=500)
         for number in range(3):
             next(steps)
             place.image(f"later-{number}.png")
@@ -516,8 +518,8 @@ def test_with_nothing_to_do_a_step_is_a_look_at_the_clock(folder: Path, monkeypa
     connections = collect_connections(monkeypatch)
     place = Place(folder / "home")
     place.image("a.png")
+    place.retention = place.started(ALL_30, rest_s=3600.0)
     place.look(1, ALL_30)
-    assert place.retention is not None
     statements: list[str] = []
     connections[0].set_trace_callback(statements.append)
     for second in range(100):
@@ -536,7 +538,7 @@ def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place) -> None
         place.retention.step(now_s, quiet=False)
         time.sleep(0.01)
     assert "a.png" in place.files("done")
-    place.retention._next_pass_s -= retention_module.BUSY_LIMIT_S
+    place.retention = place.started(ALL_30, busy_limit_s=0.0)
     deadline_s = time.monotonic() + 20
     while "a.png" in place.files("done"):
         assert time.monotonic() < deadline_s
