@@ -167,7 +167,7 @@ def test_each_block_says_what_it_is(repository: Path) -> None:
 def test_no_line_is_too_wide_to_read(repository: Path) -> None:
     wide = [f"{name}:{number}" for name in WRAPPED for number, line in numbered(repository / name) if len(line) > WIDEST]
     assert wide == []
-    assert len((repository / "README.md").read_text("utf-8").splitlines()) <= 66  # one screen
+    assert len((repository / "README.md").read_text("utf-8").splitlines()) <= 64  # one screen
 
 
 def numbered(path: Path) -> list[tuple[int, str]]:
