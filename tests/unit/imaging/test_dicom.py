@@ -433,3 +433,24 @@ def test_any_change_of_bytes_gives_a_picture_or_a_fault_of_the_file(edits: list[
         else:
             assert isinstance(frame, Frame)
             assert frame.pixels.shape == (frame.rows, frame.columns)
+
+
+@pytest.fixture
+def decoders() -> None:
+    """Those of the extra ``dicom``."""
+    for package in ("libjpeg", "openjpeg", "rle"):
+        pytest.importorskip(package, reason="the extra dicom is not installed")
+
+
+@pytest.mark.parametrize(
+    ("compressed", "plain"),
+    [("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm"), ("RG1_J2KR.dcm", "RG1_UNCR.dcm"), ("MR_small_RLE.dcm", "MR_small.dcm")],
+)
+def test_lossless_compression_changes_no_pixel(decoders: None, compressed: str, plain: str) -> None:
+    assert np.array_equal(decode_dicom(real(compressed)).pixels, decode_dicom(real(plain)).pixels)
+
+
+def test_lossless_jpeg_is_read(decoders: None) -> None:
+    frame = decode_dicom(real("JPEG-LL.dcm"))
+    assert frame.pixels.shape == (frame.rows, frame.columns) == (1024, 256)
+    assert np.ptp(frame.pixels) > 200
