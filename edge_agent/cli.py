@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
-        # What Python still holds for standard output can not be delivered; without this it would complain again at exit.
+        # What Python still holds for standard output cannot be delivered; without this it would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except Exception as error:
