@@ -30,8 +30,7 @@ from edge_agent.database.old_records import keep_calendar
 from edge_agent.database.pending_commit import PendingCommit, Settlement
 from edge_agent.errors import StorageError
 from edge_agent.files.stamp import Stamp
-from edge_agent.outbox.disposal import Disposal, OnDone
-from edge_agent.outbox.disposal import Outcome as DisposalOutcome
+from edge_agent.outbox.disposal import Disposal, DisposalOutcome, OnDone
 from edge_agent.outbox.results import SYNCED_NOTE, Mark, ResultFiles
 from edge_agent.records import Arrival, Record
 from edge_agent.upkeep.orphans import look_after_images

@@ -1,8 +1,8 @@
 """How many days have really passed, on a box whose clock nobody sets.
 
-What is deleted by age must not go because a clock was set a year ahead, or because a box without a battery believed for a minute that it
-was 1970. So a record's age is not the difference of two dates. The agent counts the days that pass while it looks on, and remembers which
-record was the newest when each began.
+Nothing may be deleted for its age because a clock was set a year ahead, or because a box without a battery took the time for 1970. So a
+record's age is not the difference of two dates. The agent counts the days that pass while it runs, and remembers which record was the
+newest when each day began.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import msgspec
 
 DAY_S = 86_400.0
 BELIEVED_S = 31 * DAY_S
-"""The clock may go ahead by so much between two looks: the box was switched off. More is taken for a wrong clock, and not counted. So an
-image can be deleted this much too early at worst, by a clock that is set wrong by less."""
+"""The clock may go ahead by this much between two looks: the box was switched off. A larger jump counts as a wrong clock and adds no time.
+So a clock that is set wrong by less deletes an image too early by this much at most."""
 _SETTLED_S = 7 * DAY_S
-"""After so long a clock that jumped is taken for the right one, as what later jumps are measured from."""
+"""A clock that jumped counts as right after this time: later jumps are measured from it."""
 
 
 class Calendar(msgspec.Struct, frozen=True):

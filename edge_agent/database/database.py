@@ -25,10 +25,10 @@ from edge_agent.records import Arrival, Record
 
 PAGE_ROWS = 1000
 LOCK_WAIT_S = 1.0
-"""How long a locked database is waited for, in the main loop too: less than a stop may take, and far less than the watchdog's patience."""
+"""How long to wait for a locked database, in the main loop too: less than a stop may take, and far less than systemd's watchdog allows."""
 _JOURNAL_LIMIT_BYTES = 16 * 1024**2
 _READER_CACHE_KIB = 500
-# Each worker has a reader, which it asks for one row at a time: SQLite's own 2 MB for each would not be used twice.
+"""Each worker has a reader and asks it for one row at a time: SQLite's own 2 MB for each would not be used twice."""
 
 _SELECT = f"SELECT {', '.join(RECORD_COLUMNS)} FROM record "  # noqa: S608 - constants of this package
 _SELECT_WITH_FILE = f"SELECT {', '.join((*RECORD_COLUMNS, *FILE_COLUMNS))} FROM record "  # noqa: S608
@@ -259,7 +259,7 @@ class Database(Reader):
     DatabaseDamagedError
         If it is not whole.
     StorageError
-        If it can not be opened, or was written by a newer version.
+        If it cannot be opened, or was written by a newer version.
     """
 
     def __init__(self, path: Path, progress: Progress | None = None) -> None:
@@ -355,7 +355,7 @@ class Database(Reader):
         Raises
         ------
         StorageError
-            If that can not be done, also because somebody else reads.
+            If that cannot be done, also because somebody else reads.
         """
         with sqlite_faults(self._path, "write"):
             if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:

@@ -1,4 +1,4 @@
-"""SQLite's errors as ours: which of them pass, and what a person can do."""
+"""SQLite's errors as ours: which of them are transient, and what a person can do."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from edge_agent.errors import (
     StorageError,
 )
 
-# Below this a failed write is a full disk, whatever SQLite calls it: it can not even extend its shared memory.
 _NO_SPACE_BYTES = 256 * 1024
-# How SQLite calls it when the system refused an operation for a reason that it does not pass on.
+"""With less free space than this a failed write means a full disk, whatever SQLite calls it: it cannot even extend its shared memory."""
 _VAGUE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""SQLite's codes for an operation that the system refused for a reason that SQLite does not pass on."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _GOES_ON = "a running agent goes on by itself then, and nothing is lost"
@@ -62,14 +62,14 @@ def storage_error_of(fault: sqlite3.Error, path: Path, doing: str) -> StorageErr
         suspect(path)
         return damaged(path, fault)
     if primary in _LOCKED:
-        return DatabaseLockedError(f"can not {doing} {path}: another program holds it locked; close that program; {_GOES_ON}")
+        return DatabaseLockedError(f"cannot {doing} {path}: another program holds it locked; close that program; {_GOES_ON}")
     if (primary == sqlite3.SQLITE_READONLY or primary in _VAGUE) and _is_read_only(path):
         return ReadOnlyError(
-            f"can not {doing} {path}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable "
+            f"cannot {doing} {path}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable "
             f"again; {_GOES_ON}"
         )
     return StorageAwayError(
-        f"can not {doing} {path}: {fault}; check that the disk is mounted and that the agent may write there; {_GOES_ON}"
+        f"cannot {doing} {path}: {fault}; check that the disk is mounted and that the agent may write there; {_GOES_ON}"
     )
 
 

@@ -55,7 +55,7 @@ def check_sound(connection: sqlite3.Connection, path: Path, progress: Progress) 
     DatabaseDamagedError
         If a page, a row or (where damage has been met before) an index is not what it should be.
     sqlite3.Error, StorageError
-        If it can not even be read.
+        If it cannot even be read.
     EdgeAgentError
         What ``progress`` raises.
     """
@@ -94,7 +94,7 @@ def read_ahead(path: Path, progress: Progress) -> None:
     Raises
     ------
     StorageError
-        If it can not be read.
+        If it cannot be read.
     EdgeAgentError
         What ``progress`` raises.
     """

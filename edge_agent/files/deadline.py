@@ -1,7 +1,7 @@
 """Questions to a file system that may never be answered.
 
-A dead server holds up whoever asks it, and nothing in Python can interrupt the wait. So a thread of its own asks, and who wants to know
-waits for that thread only so long. A question that is being waited for is not asked a second time: it costs one thread, however long.
+A dead server holds up whoever asks it, and nothing in Python can interrupt the wait. So a thread asks, and the caller waits for that thread
+until a deadline. A question that still waits for its answer is not asked again: it costs one thread, however long it takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _Answer = TypeVar("_Answer")
 RESOLVE_S = 5.0
 """How long the links of a path may take to resolve."""
 _ASK_AGAIN_S = 1.0
-"""Who did not answer the last time is not waited for as long as at first."""
+"""The longest wait for an answer that did not come the last time."""
 
 
 class NoAnswerError(Exception):

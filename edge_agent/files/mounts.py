@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-# Where others write past this kernel, it sees no change. FUSE kinds are "fuse." and a name, and mostly reach over a network.
 _REMOTE_KINDS = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "ceph", "coda", "lustre", "beegfs", "gpfs", "orangefs", "pvfs2"),
         *("gfs2", "ocfs2", "vboxsf", "vmhgfs", "virtiofs", "prl_fs", "drvfs", "autofs", "fuse"),
     }
 )
+"""File systems that others can write to without this kernel seeing a change. FUSE kinds are "fuse." and a name; most use a network."""
 _LOCAL_FUSE_KINDS = frozenset(f"fuse.{name}" for name in ("ntfs", "ntfs-3g", "exfat", "exfat-fuse", "ext2", "ext4", "fuse-ext2", "apfs"))
 _TABLE = Path("/proc/self/mountinfo")
 BLOCK_DEVICES = Path("/sys/dev/block")

@@ -1,4 +1,4 @@
-"""What ``lstat`` says of a file, by which one state of it is told from another."""
+"""The parts of ``lstat`` that tell one state of a file from another."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def lstat_in(folder: int, name: str) -> os.stat_result | None:
 
 
 def digest_in(folder: int | None, name: str) -> str:
-    """SHA-256 of a file, not followed. Raises OSError where it can not be read."""
+    """SHA-256 of a file, not followed. Raises OSError where it cannot be read."""
     with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -52,9 +52,9 @@ def copy_file(folder: int, name: str, target: Path) -> None:
     FileNotFoundError
         If there is no such file any more.
     SourceFault
-        If it can not be read. Nothing half-written is left behind, here and below.
+        If it cannot be read. Nothing half-written is left behind, here and below.
     StorageError
-        If the copy can not be written.
+        If the copy cannot be written.
     """
     with _reading():
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

@@ -247,7 +247,7 @@ def store_frame(pixels: NDArray[Any], inbox: Path, taken_at: datetime) -> Path:
     SourceGoneError
         If the inbox is gone.
     StorageError
-        If the inbox can not be written, or a thousand frames bear the same millisecond.
+        If the inbox cannot be written, or a thousand frames bear the same millisecond.
     """
     import cv2
 
@@ -261,7 +261,7 @@ def store_frame(pixels: NDArray[Any], inbox: Path, taken_at: datetime) -> Path:
             if _write_new(path, png.tobytes()):
                 return path
     except FileNotFoundError as fault:
-        raise SourceGoneError(f"the inbox {inbox} is gone: camera frames can not be stored") from fault
+        raise SourceGoneError(f"the inbox {inbox} is gone: camera frames cannot be stored") from fault
     except OSError as fault:
         raise storage_error(fault, f"store a camera frame in {inbox}") from fault
     raise StorageError(f"{inbox} holds a thousand frames called {stem}: is the clock standing still?")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SourceKind = Literal["device", "url", "file"]
 
-# Ten looks a second tell a still scene from a moving one; decoding all thirty frames would cost a small board a third of a core.
 _LOOK_INTERVAL_S = 0.1
+"""Ten frames a second tell a still scene from a moving one. Decoding all thirty would cost a small board a third of a core."""
 _EMPTY_FRAME_PAUSE_S = 0.02
 _USUAL_FRAME_S = 0.04
 
@@ -87,7 +87,7 @@ def prepare_opencv() -> None:
         import cv2
     except ImportError as fault:
         raise ConfigError(
-            f"the camera needs OpenCV, which can not be loaded ({fault}): install it with  pip install 'edge-agent[camera]'"
+            f"the camera needs OpenCV, which cannot be loaded ({fault}): install it with  pip install 'edge-agent[camera]'"
         ) from fault
     cv2.setNumThreads(1)  # shrinking a frame is little work; a thread on each core would only stand in the way of the classifiers
 
@@ -149,7 +149,7 @@ class FrameReader(threading.Thread):
             if capture.isOpened():
                 end = CaptureEnd(self._read(capture, cv2.CAP_PROP_POS_MSEC, cv2.CAP_PROP_FPS), opened=True)
             else:
-                end = CaptureEnd("it can not be opened", opened=False)
+                end = CaptureEnd("it cannot be opened", opened=False)
         except (cv2.error, OSError, ValueError) as fault:
             end = CaptureEnd(str(fault), opened=capture is not None)
         finally:

@@ -66,7 +66,7 @@ LIMITS = Limits()
 class FolderIntake:
     """Knows every file of the inbox that has no record yet, from the first sight to its disposal.
 
-    Not thread-safe: all methods belong to the agent's main thread; the watch tells it through ``notify``.
+    Not thread-safe: all methods belong to the agent's main thread; the watch reports through ``notify``.
 
     Parameters
     ----------
@@ -113,8 +113,8 @@ class FolderIntake:
         # Sub-folders on file systems of their own. The kernel's events of what lies below a mount may not reach the watch.
         self._mounted: list[str] = []
         self._poll_at_s = math.inf
-        # How long the server of a share is waited for; a local disk needs no patience.
-        self._sleep_s: float | None = None
+        # How long to wait for the server of a share; None on a local disk, which answers.
+        self._answer_s: float | None = None
 
     def start(self, notify: Callable[[str | None], None]) -> None:
         """Watch the inbox and begin the first full pass. The watch comes first, so that nothing falls between the two.
@@ -122,8 +122,8 @@ class FolderIntake:
         Parameters
         ----------
         notify : callable
-            Called from another thread with a path that wants :meth:`touch`, or None where events were lost (:meth:`rescan`). Of each path
-            that was not touched yet it is told once, and of a limited number of paths.
+            Called from another thread with a path for :meth:`touch`, or with None when events were lost, for :meth:`rescan`. Each path is
+            reported once until it is touched, and only a limited number of paths is.
         """
         from edge_agent.intake.watch import FolderWatch, PendingPaths
 
@@ -156,7 +156,7 @@ class FolderIntake:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything seen and told of has been taken, dealt with and released, and no pass is under way or needed."""
+        """Whether everything seen and reported has been taken, dealt with and released, and no pass is under way or needed."""
         return not (self._table or self._in_flight or self._listing or self._wants_full or self._left_out)
 
     def rescan(self) -> None:
@@ -188,7 +188,7 @@ class FolderIntake:
         self._bound_table()
 
     def touch(self, path: str) -> None:
-        """Look at one path of which an event told: a file is observed, a folder will be listed, what is gone is forgotten."""
+        """Look at one path that an event reported: a file is observed, a folder will be listed, what is gone is forgotten."""
         if self._pending is not None:
             self._pending.remove(path)
         if self._rule.ignores(path):
@@ -265,7 +265,7 @@ class FolderIntake:
         if self._watch is not None:
             now = self._stat_root()
             if (now.st_dev, now.st_ino) != (self._root.st_dev, self._root.st_ino):
-                raise source_gone(self._inbox, "another folder is in its place")  # of which the kernel tells nothing to this watch
+                raise source_gone(self._inbox, "another folder is in its place")  # the kernel reports nothing of it to this watch
             if self._watch.has_ended:
                 raise source_gone(self._inbox, "it was away for a moment")
             if self._has_all_events and not self._watch.is_complete:
@@ -294,7 +294,7 @@ class FolderIntake:
         return self._new_listing(self._mounted) if now_s >= self._poll_at_s else None
 
     def _new_listing(self, folders: list[str]) -> Listing:
-        return Listing(self._inbox, self._rule, self._config.order, self._limits.waiting_files, folders, self._unreadable, self._sleep_s)
+        return Listing(self._inbox, self._rule, self._config.order, self._limits.waiting_files, folders, self._unreadable, self._answer_s)
 
     def _news(self, seen: list[Seen]) -> list[Seen]:
         """Leave out what waits already, and what has a record."""
@@ -329,7 +329,7 @@ class FolderIntake:
         """Have listed again and again what is mounted inside the inbox, unless that is done with all of it, or is not wanted."""
         inside = {path: mount for path, mount in mounts_below(self._inbox).items() if not self._rule.ignores(path)}
         is_remote = self._mount.is_remote or any(mount.is_remote for mount in inside.values())
-        self._sleep_s = presence.ANSWER_S if is_remote else None
+        self._answer_s = presence.ANSWER_S if is_remote else None
         if not self._has_all_events or self._config.watch == "native":
             self._mounted, self._poll_at_s = [], math.inf
             return
@@ -346,10 +346,10 @@ class FolderIntake:
 
     def _look_at(self, paths: list[str]) -> list[os.stat_result | OSError | None]:
         """Look at files; see :func:`_look`."""
-        if self._sleep_s is None:
+        if self._answer_s is None:
             return [_look(self._inbox / path) for path in paths]
         try:
-            return ask_within(self._sleep_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
+            return ask_within(self._answer_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
         except NoAnswerError:
             raise source_gone(self._inbox, "its disk or server does not answer") from None
 

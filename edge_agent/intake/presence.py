@@ -23,13 +23,13 @@ AWAY_ERRNOS = frozenset(
 )
 """What the kernel says when a disk was pulled or a server does not answer; a healthy file system says none of it."""
 ANSWER_S = 10.0
-"""An inbox that has not answered after so long does not answer. Well below the time after which systemd's watchdog ends the agent."""
+"""How long to wait for an answer of the inbox: well below the time after which systemd's watchdog ends the agent."""
 
 
 def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None = None) -> Mount:
     """See that the inbox is there, can be listed, and stands on what it stood on before.
 
-    It is asked with patience, see :func:`edge_agent.files.deadline.ask_within`: a server that died may never answer.
+    A server that died may never answer, so the inbox is asked with a deadline: see :func:`edge_agent.files.deadline.ask_within`.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None
     Raises
     ------
     SourceGoneError
-        If the folder is missing, is no folder, can not be listed or does not answer, if its disk was pulled, or if the mount on which it
+        If the folder is missing, is no folder, cannot be listed or does not answer, if its disk was pulled, or if the mount on which it
         stood is not there any more.
     """
     try:

@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 
 BATCH_FILES = 500
 SLACK = 4
-"""Where at most N files are wanted, up to N / SLACK more are held for a while."""
+"""If at most N files are wanted, up to N / SLACK more are held for a while."""
 _SLICE_S = 0.02
-# The main loop looks at nothing else during a slice of a scan. A slow share gives few files in this time.
+"""The main loop does nothing else during a slice of a scan. A slow share gives few files in this time."""
 _LOOKS_PER_TIME_CHECK = 16
 
-_MAX_TOLD_FOLDERS = 1000
+_MAX_LOGGED_FOLDERS = 1000
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 Seen = tuple[str, Stamp]
@@ -43,24 +43,24 @@ class IgnoreRule:
 
 
 class Unreadable:
-    """Folders in which something could not be looked at. The log tells of each once, for as long as it lasts."""
+    """Folders in which something could not be looked at. Each is logged once, for as long as that lasts."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._seen: set[str] = set()
 
     def note(self, folder: str, fault: OSError) -> None:
         """Note a fault in a folder."""
-        if folder not in self._told and len(self._told) < _MAX_TOLD_FOLDERS:
+        if folder not in self._logged and len(self._logged) < _MAX_LOGGED_FOLDERS:
             code = errno.errorcode.get(fault.errno or 0, "unknown")
             _log.warning("not_readable errno=%s depth=%d advice='may the agent list this folder? it looks again'", code, folder.count("/"))
-            self._told.add(folder)
-        if len(self._seen) < _MAX_TOLD_FOLDERS:
+            self._logged.add(folder)
+        if len(self._seen) < _MAX_LOGGED_FOLDERS:
             self._seen.add(folder)
 
     def end_pass(self) -> None:
-        """Forget what was no trouble any more in a pass over everything."""
-        self._told, self._seen = self._seen, set()
+        """Forget the folders in which a pass over everything met no fault."""
+        self._logged, self._seen = self._seen, set()
 
 
 def scan_folder(inbox: Path, rule: IgnoreRule, below: str = "", unreadable: Unreadable | None = None) -> Iterator[Seen]:
@@ -81,12 +81,12 @@ def scan_folder(inbox: Path, rule: IgnoreRule, below: str = "", unreadable: Unre
     ------
     tuple of str and Stamp
         Path relative to the inbox. Folders are descended into, whatever they are called; links are not followed; pipes, sockets and
-        devices are left out. What vanishes meanwhile is left out too, and so is what can not be looked at now.
+        devices are left out. What vanishes meanwhile is left out too, and so is what cannot be looked at now.
 
     Raises
     ------
     SourceGoneError
-        If the inbox itself can not be listed.
+        If the inbox itself cannot be listed.
     """
     unreadable = Unreadable() if unreadable is None else unreadable
     folders = [below]
@@ -159,7 +159,7 @@ class Listing:
         unreadable: Unreadable | None = None,
         timeout_s: float | None = None,
     ) -> None:
-        self._sleep_s = timeout_s
+        self._timeout_s = timeout_s
         self._inbox = inbox
         self._unreadable = Unreadable() if unreadable is None else unreadable
         self._rule = rule
@@ -201,13 +201,13 @@ class Listing:
         Raises
         ------
         SourceGoneError
-            If the inbox can not be listed, or does not answer. This pass is over then.
+            If the inbox cannot be listed, or does not answer. This pass is over then.
         """
-        if self._sleep_s is None:
+        if self._timeout_s is None:
             seen, is_over = self._slice()
         else:
             try:
-                seen, is_over = ask_within(self._sleep_s, ("list", self._inbox), self._slice)
+                seen, is_over = ask_within(self._timeout_s, ("list", self._inbox), self._slice)
             except NoAnswerError:
                 raise source_gone(self._inbox, "its disk or server does not answer") from None
         batch = []

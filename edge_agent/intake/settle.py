@@ -19,7 +19,7 @@ class ObservedClock:
     Parameters
     ----------
     longest_gap_s : float
-        So much counts at most between two looks.
+        The most that counts between two looks.
     """
 
     def __init__(self, longest_gap_s: float) -> None:
@@ -68,7 +68,7 @@ class SettleTable:
         return len(self._settling) + len(self._settled)
 
     def observe(self, path: str, stamp: Stamp, now_ns: int) -> None:
-        """Note what a file looks like now; its time starts again where that is news.
+        """Note what a file looks like now; its time starts again if it changed.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class SettleTable:
     def take_due(self, now_ns: int, limit: int) -> list[tuple[str, Stamp]]:
         """Remove and return files whose time has passed, at most ``limit``, first those that come first in the order.
 
-        The caller must look at each once more: a change of which no event told is found only so.
+        The caller must look at each once more: only this finds a change that no event reported.
         """
         self._ripen(now_ns)
         due: list[tuple[str, Stamp]] = []

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from edge_agent.array_types import Float32Array
 
-# Frames are compared as small grey pictures: each cell averages many pixels, so that sensor noise mostly cancels.
 _CELLS_COLUMNS = 64
 _CELLS_ROWS = 48
-# Timestamps of a video are rounded to the container's time base.
+"""Frames are compared as grey pictures of this size: each cell averages many pixels, so that sensor noise mostly cancels."""
 _CLOCK_TOLERANCE_S = 0.001
+"""Timestamps of a video are rounded to the container's time base."""
 
 
 class StillScene:

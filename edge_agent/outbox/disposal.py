@@ -23,7 +23,7 @@ from edge_agent.records import Arrival, Record
 
 OnDone = Literal["move", "keep", "delete"]
 
-Outcome = Literal["kept", "moved", "deleted", "gone", "replaced", "refused"]
+DisposalOutcome = Literal["kept", "moved", "deleted", "gone", "replaced", "refused"]
 """``gone``: nothing is at the path any more. ``replaced``: another file is, and it stays there to be taken as new. ``refused``: the inbox's
 file system does not let the file go, or is away itself; the file stays, known by its record, and is tried again at every scan and start."""
 
@@ -77,7 +77,7 @@ class Disposal:
                 return
             raise storage_error(fault, f"write to the disk of {self._inbox}") from fault
 
-    def dispose(self, record: Record, arrival: Arrival, *, resume: bool = False) -> Outcome:
+    def dispose(self, record: Record, arrival: Arrival, *, resume: bool = False) -> DisposalOutcome:
         """Do with one image what is to be done.
 
         Parameters
@@ -91,16 +91,16 @@ class Disposal:
 
         Returns
         -------
-        Outcome
+        DisposalOutcome
             What happened.
 
         Raises
         ------
         StorageError
-            If the home folder can not be written. The image is still in the inbox, or whole in its new place.
+            If the home folder cannot be written. The image is still in the inbox, or whole in its new place.
         """
         if self._is_remote() and self._is_away():
-            return "refused"  # asked with patience; a server that died would hold up whatever comes below
+            return "refused"  # asked with a deadline: a server that died would hold up what follows
         if resume:
             self._finish_leaving(record.id or 0, arrival)
         path = PurePosixPath(arrival.path)
@@ -136,7 +136,7 @@ class Disposal:
         finally:
             os.close(folder)
 
-    def _dispose_in(self, folder: int, path: PurePosixPath, record: Record, arrival: Arrival, *, resume: bool) -> Outcome:
+    def _dispose_in(self, folder: int, path: PurePosixPath, record: Record, arrival: Arrival, *, resume: bool) -> DisposalOutcome:
         try:
             device = os.fstat(folder).st_dev
             self._note_mounted(device)
@@ -166,8 +166,8 @@ class Disposal:
         if self._stood_on is not None and not self._stood_on.has_device(device):
             self._mounted |= mounts_below(self._inbox).keys()
 
-    def _missing(self, path: PurePosixPath, fault: OSError | None = None) -> Outcome:
-        """Say of a file that can not be found whether it was taken away, or is only out of reach until its disk or share is back."""
+    def _missing(self, path: PurePosixPath, fault: OSError | None = None) -> DisposalOutcome:
+        """Say of a file that cannot be found whether it was taken away, or is only out of reach until its disk or share is back."""
         if fault is not None and fault.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return "refused"
         if self._is_away():
@@ -213,7 +213,7 @@ class Disposal:
                 break
         return target
 
-    def _move(self, name: str, folder: int, target: Path, arrival: Arrival) -> Outcome:
+    def _move(self, name: str, folder: int, target: Path, arrival: Arrival) -> DisposalOutcome:
         try:
             if not os.path.lexists(target):
                 os.rename(name, target, src_dir_fd=folder)
@@ -225,14 +225,14 @@ class Disposal:
                 return _refused(fault, target.parent, self._done if target.is_relative_to(self._done) else self._rejected)
         return self._copy(name, folder, target, arrival)
 
-    def _check_moved(self, target: Path, folder: int, name: str, arrival: Arrival) -> Outcome:
+    def _check_moved(self, target: Path, folder: int, name: str, arrival: Arrival) -> DisposalOutcome:
         """See what was moved: between the last look and the rename somebody may have put another file there."""
         if _is_same(os.lstat(target), arrival):
             return "moved"
         put_back(target, folder, name)
         return "replaced"
 
-    def _copy(self, name: str, folder: int, target: Path, arrival: Arrival) -> Outcome:
+    def _copy(self, name: str, folder: int, target: Path, arrival: Arrival) -> DisposalOutcome:
         """Move to another file system: the copy is whole and on the disk before the original goes."""
         try:
             if not os.path.lexists(target):
@@ -248,7 +248,7 @@ class Disposal:
             return "replaced"
         return _unlink(name, folder, "moved")
 
-    def _delete(self, name: str, folder: int, record_id: int, arrival: Arrival) -> Outcome:
+    def _delete(self, name: str, folder: int, record_id: int, arrival: Arrival) -> DisposalOutcome:
         """Take the file out of the inbox first and look at it once more: what was put there in the last moment must not be deleted."""
         leaving = make_folder(self._leaving, ()) / str(record_id)
         try:
@@ -300,7 +300,7 @@ def _recognise(found: os.stat_result, name: str, folder: int, record: Record, ar
     )
 
 
-def _unlink(name: str, folder: int, outcome: Outcome) -> Outcome:
+def _unlink(name: str, folder: int, outcome: DisposalOutcome) -> DisposalOutcome:
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
@@ -310,7 +310,7 @@ def _unlink(name: str, folder: int, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _refused(fault: OSError, target: Path, root: Path) -> Outcome:
+def _refused(fault: OSError, target: Path, root: Path) -> DisposalOutcome:
     """Whose fault is it? Where we may write to the target, the inbox does not let go of the file.
 
     ``root`` is what the message names: the folders below bear the names of the inbox's.

@@ -22,8 +22,8 @@ CSV_COLUMNS = (
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\r\n"
 
 _encode = msgspec.json.Encoder().encode
-# A spreadsheet takes a cell that begins so for a formula, and a file name is whatever somebody chose.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that begins with one of these for a formula, and a file name is whatever somebody chose."""
 
 
 def jsonl_line(record: Record) -> bytes:

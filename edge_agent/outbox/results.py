@@ -70,7 +70,7 @@ class ResultFiles:
         Raises
         ------
         StorageError
-            If they can not be written. The database has them: the next start writes them again.
+            If they cannot be written. The database has them: the next start writes them again.
         """
         self._torn_at = self._torn_at or self.mark()
         _append(self._jsonl, b"".join(map(jsonl_line, records)))
@@ -125,7 +125,7 @@ class ResultFiles:
         Raises
         ------
         StorageError
-            If they can not be written.
+            If they cannot be written.
         """
         last = reader.last()
         if last is not None and not self._reaches(mark):
@@ -165,7 +165,7 @@ class ResultFiles:
         Raises
         ------
         StorageError
-            If it can not be deleted.
+            If it cannot be deleted.
         """
         try:
             self._csv(day).unlink(missing_ok=True)
@@ -188,7 +188,7 @@ class ResultFiles:
         Raises
         ------
         StorageError
-            If it can not be written.
+            If it cannot be written.
         """
         try:
             old = self._jsonl.open("rb")
@@ -272,7 +272,7 @@ def sidecar_id(path: Path) -> int | None:
 
 
 def _first_line_after(file: IO[bytes], size_bytes: int, record_id: int) -> int:
-    """Find where the first line of a record after ``record_id`` begins; 0 where that can not be told. The ids ascend."""
+    """Find where the first line of a record after ``record_id`` begins; 0 where that cannot be told. The ids ascend."""
     low, high = 0, size_bytes  # what begins before low is older; what begins after high is not
     while low <= high and low < size_bytes:
         middle = (low + high) // 2

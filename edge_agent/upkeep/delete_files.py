@@ -20,8 +20,8 @@ _NOTE_MAX_BYTES = 64 * 1024
 _NAMES_TRIED = 4
 
 
-class Swept(NamedTuple):
-    """What a sweep did. ``stuck_id`` is the first record whose file could not be deleted, or has not left the inbox; 0 for none."""
+class Deletion(NamedTuple):
+    """What was deleted. ``stuck_id`` is the first record whose file could not be deleted, or has not left the inbox; 0 for none."""
 
     last_id: int
     files: int
@@ -34,7 +34,7 @@ Remove = Callable[[Path, OldRecord], tuple[list[Path], int]]
 """Deletes what one record left below a root; gives the paths and their bytes."""
 
 
-def sweep(root: Path, records: Sequence[OldRecord], remove: Remove, enough_bytes: int | None = None) -> Swept:
+def delete_files(root: Path, records: Sequence[OldRecord], remove: Remove, enough_bytes: int | None = None) -> Deletion:
     """Delete what old records left in a folder.
 
     Parameters
@@ -46,11 +46,11 @@ def sweep(root: Path, records: Sequence[OldRecord], remove: Remove, enough_bytes
     remove : callable
         :func:`remove_image` or :func:`remove_sidecar`.
     enough_bytes : int, optional
-        Stop when so much has been freed.
+        Stop once this much has been freed.
 
     Returns
     -------
-    Swept
+    Deletion
         With the folders that may be empty now.
     """
     files = freed_bytes = stuck_id = last_id = 0
@@ -69,7 +69,7 @@ def sweep(root: Path, records: Sequence[OldRecord], remove: Remove, enough_bytes
         files += len(removed)
         freed_bytes += size_bytes
         folders.update(path.parent for path in removed)
-    return Swept(last_id, files, freed_bytes, stuck_id, folders)
+    return Deletion(last_id, files, freed_bytes, stuck_id, folders)
 
 
 def remove_image(root: Path, record: OldRecord) -> tuple[list[Path], int]:
@@ -126,7 +126,7 @@ def places_of(root: Path, path: str, record_id: int) -> Iterator[Path]:
 
 
 def with_file(records: Iterable[OldRecord], roots: Sequence[Path]) -> set[int]:
-    """Tell which records may still have their file in one of some folders: a folder that can not be looked at may hold it."""
+    """Give the ids of the records whose file may still lie in one of the folders. A folder that cannot be looked at may hold it."""
     kept = set()
     for record in records:
         try:

@@ -26,8 +26,8 @@ from edge_agent.records import Arrival, Record
 from edge_agent.upkeep.delete_files import places_of
 from edge_agent.upkeep.rebuild import REBUILT_NOTE, Rebuilt
 
-# What names_for puts before the extension of a name that was taken.
 _TAG = re.compile(r"-\d+(-\d+)?(?=(\.[A-Za-z][A-Za-z0-9]{0,4})?$)")
+"""What ``names_for`` puts before the extension of a name that was taken."""
 
 
 def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: bool, progress: Progress) -> None:
@@ -51,7 +51,7 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
     Raises
     ------
     StorageError
-        If something can not be read or written; the next start goes on.
+        If something cannot be read or written; the next start goes on.
     """
     note = database.note(REBUILT_NOTE)
     if not note:

@@ -1,4 +1,4 @@
-"""Opens the database; one that is damaged or gone is kept aside and built again from ``results/``.
+"""Opens the database. One that is damaged or gone is kept aside and built again from ``results/``.
 
 The order survives a power cut at any point: a note says that a rebuild has begun, the old files move aside, the new database is written
 under another name and takes its place when it is whole, the note goes. A start that finds the note goes on from there.
@@ -64,7 +64,7 @@ def open_database(path: Path, home: Path, progress: Progress) -> Database:
     Raises
     ------
     StorageError
-        If it belongs to another program or a newer version, or something can not be read or written.
+        If it belongs to another program or a newer version, or something cannot be read or written.
     """
     order_path = path.with_name(_ORDER_NAME)
     if not order_path.exists():
@@ -156,7 +156,7 @@ def rebuild_results(home: Path) -> int:
     Raises
     ------
     StorageError
-        If something can not be read or written.
+        If something cannot be read or written.
     """
     results = ResultFiles(make_folder(home, ("results",)))
     with Database(home / "state" / DATABASE_NAME) as database:

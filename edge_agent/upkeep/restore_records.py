@@ -21,8 +21,8 @@ from edge_agent.upkeep.delete_files import places_of
 
 _LINE_MAX_BYTES = 1024 * 1024
 _ID_MAX = 2**53
-# The newest records may be lost without a trace; their ids, which somebody may have seen, are not given again.
 _IDS_LEFT_OUT = 100
+"""The newest records may be lost without a trace. Somebody may have seen their ids, so as many are not used again."""
 _NO_OFFSET = timedelta(0)
 
 _decode = msgspec.json.Decoder(Record).decode
@@ -63,7 +63,7 @@ def restore_records(database: Database, home: Path, progress: Progress) -> Resto
     Raises
     ------
     StorageError
-        If something can not be read or written.
+        If something cannot be read or written.
     """
     lines = skipped = entered = last_id = end_bytes = 0
     is_ascending = True
@@ -92,7 +92,7 @@ def read_lines(jsonl: Path, start_bytes: int = 0) -> Iterator[Line]:
     Raises
     ------
     StorageError
-        If it can not be read.
+        If it cannot be read.
     """
     try:
         with jsonl.open("rb") as file:
@@ -126,7 +126,7 @@ def _read_sidecars(results: Path, database: Database) -> Iterator[Record]:
 
 
 def _record_of(line: bytes) -> Record | None:
-    """Read a record, but none that this program can not have written: its path must lead nowhere else."""
+    """Read a record, but none that this program cannot have written: its path must lead nowhere else."""
     try:
         record = _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,7 +1,7 @@
 """What is deleted for its age or size: images first, then ``results/``, then rows. Never an image without a record, or in the inbox.
 
-Which records are old is said by :mod:`edge_agent.database.calendar`, not by a date. What a record left is found by its path, and goes only
-where size and modification time are the recorded ones. A record's row goes last, and stays while anything of it is there.
+:mod:`edge_agent.database.calendar` says which records are old, not their dates. What a record left is found by its path, and is deleted
+only if size and modification time are the recorded ones. A record's row goes last, and stays while anything of it is there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edge_agent.database.old_records import (
 from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.outbox.results import ResultFiles
 from edge_agent.records import Status
-from edge_agent.upkeep.delete_files import Remove, folder_bytes, remove_empty, remove_image, remove_sidecar, sweep, with_file
+from edge_agent.upkeep.delete_files import Remove, delete_files, folder_bytes, remove_empty, remove_image, remove_sidecar, with_file
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _ROOM = 0.05
 """A folder over its limit is brought below it by this share, so that it is not looked through again for every image."""
 
 Left = Literal["done", "rejected", "results"]
-"""What a record leaves besides its row."""
+"""The folders in which a record leaves something besides its row."""
 _STATUS: dict[Left, Status] = {"done": "done", "rejected": "rejected"}
 Steps = Generator[None, None, None]
 """Work in small pieces."""
@@ -79,7 +79,7 @@ class Retention:
         Written by nobody else.
     results : ResultFiles
         As the ledger has it.
-    tell : callable
+    report : callable
         Takes code and message of an event.
     rewritten : callable
         Called when ``predictions.jsonl`` is another file than before.
@@ -94,7 +94,7 @@ class Retention:
         config: RetentionConfig,
         database: Database,
         results: ResultFiles,
-        tell: Callable[[str, str], None],
+        report: Callable[[str, str], None],
         rewritten: Callable[[], None],
         *,
         rest_s: float = REST_S,
@@ -107,7 +107,7 @@ class Retention:
         self._config = config
         self._database = database
         self._results = results
-        self._tell = tell
+        self._report = report
         self._rewritten = rewritten
         self._calendar: Calendar | None = None
         self._trimmed = read_trimmed(database)
@@ -137,7 +137,7 @@ class Retention:
         Raises
         ------
         StorageError
-            If the database or ``results/`` can not be written. An image that can not be deleted is tried again later.
+            If the database or ``results/`` cannot be written. An image that cannot be deleted is tried again later.
         """
         self._look(wall_s)
         now_s = time.monotonic()
@@ -167,15 +167,15 @@ class Retention:
                 "Records carry its time: set the date of the box, or replace its clock battery. Nothing is deleted because of the jump."
             )
             _log.warning("clock_jumped ahead_s=%.0f", ahead_s)
-            self._tell("clock_jumped", message)
+            self._report("clock_jumped", message)
 
     def _pass(self) -> Steps:
         config = self._config
-        yield from self._sweep("done", self._last_id(config.done_max_age_days), remove_image)
+        yield from self._delete_left("done", self._last_id(config.done_max_age_days), remove_image)
         yield from self._shrink("done", config.done_max_bytes)
-        yield from self._sweep("rejected", self._last_id(config.rejected_max_age_days), remove_image)
+        yield from self._delete_left("rejected", self._last_id(config.rejected_max_age_days), remove_image)
         yield from self._shrink("rejected", config.rejected_max_bytes)
-        yield from self._sweep("results", self._last_id(config.results_max_age_days), remove_sidecar)
+        yield from self._delete_left("results", self._last_id(config.results_max_age_days), remove_sidecar)
         if self._trimmed.results_floor and (yield from self._results.trim(self._trimmed.results_floor)):
             self._rewritten()
         yield from self._delete_rows(min(self._last_id(config.rows_max_age_days), self._trimmed.results))
@@ -186,7 +186,7 @@ class Retention:
             return 0
         return last_id_before(self._database, self._calendar.day - max_age_days)
 
-    def _sweep(self, left: Left, last_id: int, remove: Remove, enough_bytes: int | None = None) -> Steps:
+    def _delete_left(self, left: Left, last_id: int, remove: Remove, enough_bytes: int | None = None) -> Steps:
         """Delete what the records up to ``last_id`` left in a folder, the oldest first, until enough bytes are free."""
         root = self._home / left
         files = freed_bytes = 0
@@ -199,14 +199,14 @@ class Retention:
                 # Noted first: what is deleted from here on must not come back when a start makes results/ whole.
                 self._note(msgspec.structs.replace(self._trimmed, results_floor=records[-1].record_id))
             rest_bytes = None if enough_bytes is None else enough_bytes - freed_bytes
-            swept = yield from self._aside(partial(sweep, root, records, remove, rest_bytes))
-            remove_empty(swept.folders, root)
+            deletion = yield from self._aside(partial(delete_files, root, records, remove, rest_bytes))
+            remove_empty(deletion.folders, root)
             if left == "results":
-                for day in days_without_records(self._database, {record.day for record in records}, swept.last_id):
+                for day in days_without_records(self._database, {record.day for record in records}, deletion.last_id):
                     self._results.delete_day(day)
-            self._advance(left, swept.last_id, swept.stuck_id)
-            files += swept.files
-            freed_bytes += swept.freed_bytes
+            self._advance(left, deletion.last_id, deletion.stuck_id)
+            files += deletion.files
+            freed_bytes += deletion.freed_bytes
         if files:
             _log.info("deleted from=%s files=%d bytes=%d", left, files, freed_bytes)
 
@@ -222,7 +222,7 @@ class Retention:
         found_bytes = yield from self._aside(partial(folder_bytes, self._home / left))
         if found_bytes > max_bytes:
             enough_bytes = int(found_bytes - max_bytes * (1 - _ROOM))
-            yield from self._sweep(left, last_id_before(self._database, self._calendar.day), remove_image, enough_bytes)
+            yield from self._delete_left(left, last_id_before(self._database, self._calendar.day), remove_image, enough_bytes)
             found_bytes = yield from self._aside(partial(folder_bytes, self._home / left))
         self._measured[left] = found_bytes, since_id
 
@@ -237,7 +237,7 @@ class Retention:
             _log.info("deleted from=database rows=%d", rows)
 
     def _advance(self, left: Left, last_id: int, stuck_id: int) -> None:
-        """Note how far a folder has been swept, but no further than to the first file that is stuck: the next run begins there."""
+        """Note how far the deletion in a folder came, but no further than the first file that is stuck: the next run begins there."""
         self._position[left] = max(self._position[left], last_id)
         if stuck_id:
             self._stuck_id.setdefault(left, stuck_id)

@@ -415,7 +415,7 @@ def test_a_missing_database_is_no_agent(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="can not open"):
+    with pytest.raises(StorageError, match="cannot open"):
         Database(tmp_path / "absent" / "edge-agent.db")
 
 

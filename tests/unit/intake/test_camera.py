@@ -210,7 +210,7 @@ def test_a_camera_that_does_not_open_is_tried_again(watch: Callable[..., CameraS
         return FakeCapture(live(draw_scene(2))) if let_open.is_set() else next(opened, closed)
 
     source = watch(opening)
-    eventually(lambda: "it can not be opened" in source.status)
+    eventually(lambda: "it cannot be opened" in source.status)
     assert closed.released.is_set()
     let_open.set()
     eventually(lambda: source.frames_taken == 1)
