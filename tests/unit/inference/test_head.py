@@ -81,7 +81,7 @@ def test_the_rbf_svm_equals_scikit_learn(seed: int, size: int, count: int, regul
     model = SVC(C=regularization, gamma=1.0 / size, class_weight="balanced").fit(scaler.transform(train), truth)
     expected = model.decision_function(scaler.transform(unseen))
     head = estimators.FITTERS["rbf_svm"](train, truth, "SICK", regularization)
-    np.testing.assert_allclose(device_logits(head, unseen), expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(device_logits(head, unseen), expected, atol=1e-4, rtol=1e-4)  # float32 against float64
 
 
 @settings(max_examples=15, deadline=None)

