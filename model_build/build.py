@@ -39,7 +39,20 @@ from model_build.heads.self_training import fit_self_trained_heads
 from model_build.report.html import write_html_report
 from model_build.report.markdown import metrics_for_manifest, render_model_card, render_report
 from model_build.report.result import Report
-from model_build.run_folder import write_json, write_whole
+from model_build.run_folder import (
+    BUNDLE,
+    CHECKPOINT,
+    EPOCHS,
+    HELD_OUT,
+    MEASURED,
+    PIXELS,
+    REPORT_JSON,
+    REPORT_TEXT,
+    FoldFiles,
+    fold_files,
+    write_json,
+    write_whole,
+)
 from model_build.training.epoch_log import NOTHING_DONE, Done, EpochLog, monitor_metrics, read_epochs, read_progress
 from model_build.training.quantize import convert_to_int8
 from model_build.training.teacher import load_teacher
@@ -63,9 +76,9 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Fold:
-    """One measured model: the stem of its files in the run folder, the images trained on and those held out, bool, shape (images,)."""
+    """One measured model: its files, the images trained on and those held out, bool, shape (images,)."""
 
-    stem: str
+    files: FoldFiles
     trained_on: BoolArray
     held_out: BoolArray
 
@@ -88,8 +101,7 @@ class Build:
 
     def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Progress, *, teacher: Path | None = None) -> None:
         self.config, self.data, self.out, self.progress, self.teacher = config, data, out, progress, teacher
-        self.checkpoint = out / "checkpoint.npz"
-        self.measured_path = out / "measured.json"
+        self.checkpoint = out / CHECKPOINT
         self._started_s, self._earlier_s = time.monotonic(), 0.0
 
     def _read(self) -> None:
@@ -100,11 +112,10 @@ class Build:
                 self.progress.stage("reading images", total)
             self.progress.advance(done, f"{done} of {total} files")
 
-        self.images = read_cohort_images(self.data, config, on_file, self.out / "pixels")
+        self.images = read_cohort_images(self.data, config, on_file, self.out / PIXELS)
         self.patients = [entry.patient for entry in self.images.files]
         everybody = np.ones(len(self.patients), np.bool_)
         held_out, self.official_split = split_patients(self.images, config)
-        stems = [f"fold-{number + 1}" for number in range(config.source.folds)] or ["measured"]
         if not config.source.folds:
             refuse_too_few(self.images, held_out[0], config.source)
         if self.official_split and config.train.finish_epochs:
@@ -116,7 +127,8 @@ class Build:
         sides = np.stack(held_out).argmax(axis=0)
         self.shortcuts = image_shortcuts(self.images, config.source.labels, config.seed)
         self.leakage = refuse_leakage(self.images, sides if config.source.folds else held_out[0], config.source)
-        self.folds = [Fold(stem, draw_training(self.images, ~mask, config), mask) for stem, mask in zip(stems, held_out, strict=True)]
+        kept = fold_files(self.out, config.source.folds)
+        self.folds = [Fold(files, draw_training(self.images, ~mask, config), mask) for files, mask in zip(kept, held_out, strict=True)]
         ships_another = bool(config.source.folds or self._finish_phase().epochs)
         self.shipped_on = draw_training(self.images, everybody, config) if ships_another else self.folds[0].trained_on
         self.never_held_out = everybody if config.source.folds else ~held_out[0]
@@ -201,25 +213,25 @@ class Build:
 
     def _measure_fold(self, fold: Fold, done: Done) -> None:
         """Train and measure one model, and keep what it says of its held-out images; nothing where that is kept already."""
-        kept = self.out / f"{fold.stem}.npz"
-        phase, epochs_done = self._main_phase("measure" if fold.stem == "measured" else fold.stem.replace("-", " ")), 0
-        if kept.exists():
+        files = fold.files
+        phase, epochs_done = self._main_phase(files.stem.replace("-", " ") if self.config.source.folds else "measure"), 0
+        if files.outputs.exists():
             return
         self._start_trunk()
-        held_out, trained = np.flatnonzero(fold.held_out), self.out / f"{fold.stem}-trunk.npz"
-        if trained.exists():
-            load_trunk(self.trainer.model, trained)
+        held_out = np.flatnonzero(fold.held_out)
+        if files.trunk.exists():
+            load_trunk(self.trainer.model, files.trunk)
             self.trainer.epoch_losses = [entry.loss for entry in read_epochs(self.epoch_log.path) if entry.phase == phase.name]
         else:
             if done.phase == phase.name:
                 _, epochs_done = self.trainer.restore(self.checkpoint)
             self._train(phase, fold.trained_on, epochs_done, held_out)
             self.trainer.use_averages()
-            save_trunk(self.trainer.model, trained)
+            save_trunk(self.trainer.model, files.trunk)
         fitted = self._fit(fold.trained_on, ~fold.held_out)
-        write_whole(self.out / f"{fold.stem}.tflite", fitted.model)
-        write_whole(self.out / f"{fold.stem}-heads.json", encode_heads(fitted.heads))
-        write_whole(self.out / f"{fold.stem}-reference.npz", pack_reference(fitted.reference))
+        write_whole(files.model, fitted.model)
+        write_whole(files.heads, encode_heads(fitted.heads))
+        write_whole(files.reference, pack_reference(fitted.reference))
         arrays: dict[str, NDArray[Any]] = {
             "logits": classical.head_logits(fitted.heads, fitted.embedded.embeddings),
             "float_logits": classical.head_logits(fitted.heads, self._float_embeddings(held_out)),
@@ -227,14 +239,14 @@ class Build:
             "distances": NoveltyScorer(fitted.reference).distances(fitted.embedded.features[held_out]),
             "epoch_losses": np.array(self.trainer.epoch_losses),
         }
-        write_whole(kept, pack_arrays(**arrays))
+        write_whole(files.outputs, pack_arrays(**arrays))
 
     def _measure(self) -> tuple[Measured, Float32Array]:
         """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
         logits: list[Float32Array] = []
         float_logits, baseline, distances, losses = [], [], [], []
         for fold in self.folds:
-            with np.load(self.out / f"{fold.stem}.npz", allow_pickle=False) as arrays:
+            with np.load(fold.files.outputs, allow_pickle=False) as arrays:
                 logits.append(arrays["logits"])
                 float_logits.append(arrays["float_logits"])
                 baseline.append(arrays["baseline_logits"])
@@ -256,7 +268,7 @@ class Build:
         decided = calibrate_and_choose(outputs, self.config)
         models = [self._measured_model(fold) for fold in self.folds]
         keep_held_out(
-            self.out / "held_out.npz",
+            self.out / HELD_OUT,
             outputs,
             decided,
             self.config.source.labels,
@@ -278,8 +290,8 @@ class Build:
         return measured, everywhere
 
     def _measured_model(self, fold: Fold) -> MeasuredModel:
-        model = (self.out / f"{fold.stem}.tflite").read_bytes()
-        return MeasuredModel(model, read_heads((self.out / f"{fold.stem}-heads.json").read_bytes(), Interpreter(model).embedding_size))
+        model = fold.files.model.read_bytes()
+        return MeasuredModel(model, read_heads(fold.files.heads.read_bytes(), Interpreter(model).embedding_size))
 
     def _counts(self, chosen: BoolArray) -> Counts:
         patients = {patient for patient, taken in zip(self.patients, chosen.tolist(), strict=True) if taken}
@@ -297,15 +309,15 @@ class Build:
         self._read()
         done = read_progress(self.checkpoint) if resume else NOTHING_DONE
         self._earlier_s = done.elapsed_s
-        self.epoch_log = EpochLog(self.out / "epochs.jsonl", done)
+        self.epoch_log = EpochLog(self.out / EPOCHS, done)
         if not resume:
             for fold in self.folds:
-                for name in (f"{fold.stem}.npz", f"{fold.stem}-trunk.npz"):
-                    (self.out / name).unlink(missing_ok=True)
+                for path in (fold.files.outputs, fold.files.trunk):
+                    path.unlink(missing_ok=True)
         for fold in self.folds:
             self._measure_fold(fold, done)
         measured, logits = self._measure()
-        write_whole(self.measured_path, msgspec.json.encode(measured))
+        write_whole(self.out / MEASURED, msgspec.json.encode(measured))
         report, shipped = self._report(measured, logits, self._finish(done))
         return report, self._write(report, shipped)
 
@@ -363,7 +375,7 @@ class Build:
 
     def _write(self, report: Report, shipped: Fitted) -> Bundle:
         config, measured = self.config, report.measured
-        directory = self.out / "bundle"
+        directory = self.out / BUNDLE
         training: dict[str, Any] = {
             "title": config.source.title,
             "licence": config.source.licence,
@@ -386,8 +398,8 @@ class Build:
             metrics=metrics_for_manifest(measured),
             training=training,
         )
-        write_json(self.out / "report.json", report)
-        write_whole(self.out / "report.md", render_report(report, config).encode())
+        write_json(self.out / REPORT_JSON, report)
+        write_whole(self.out / REPORT_TEXT, render_report(report, config).encode())
         write_html_report(self.out, report, config, self.images)
         bundle = load_bundle(directory)
         make_interpreter(bundle)

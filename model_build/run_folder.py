@@ -17,8 +17,13 @@ from model_build.config import BuildConfig, load_build_config
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
 EPOCHS = "epochs.jsonl"
+CHECKPOINT = "checkpoint.npz"
+PIXELS = "pixels"
+"""A folder: the decoded images of a large data set."""
+MEASURED = "measured.json"
+HELD_OUT = "held_out.npz"
 BUNDLE = "bundle"
-REPORTS = ("report.json", "report.md", "report.html")
+REPORT_JSON, REPORT_TEXT, REPORT_PAGE = REPORTS = ("report.json", "report.md", "report.html")
 """Written last, in this order: a run folder that holds them all is a finished build."""
 
 
@@ -72,6 +77,44 @@ class FinishedRun:
     report: RunReport
 
 
+@dataclass(frozen=True)
+class FoldFiles:
+    """The files of one measured model in a run folder; ``stem`` is what their names begin with."""
+
+    folder: Path
+    stem: str
+
+    @property
+    def trunk(self) -> Path:
+        """Float weights as trained."""
+        return self.folder / f"{self.stem}-trunk.npz"
+
+    @property
+    def model(self) -> Path:
+        """The int8 model."""
+        return self.folder / f"{self.stem}.tflite"
+
+    @property
+    def heads(self) -> Path:
+        """Its heads, not calibrated."""
+        return self.folder / f"{self.stem}-heads.json"
+
+    @property
+    def reference(self) -> Path:
+        """Statistics of the images that it was trained on."""
+        return self.folder / f"{self.stem}-reference.npz"
+
+    @property
+    def outputs(self) -> Path:
+        """What it gives for the images; written last."""
+        return self.folder / f"{self.stem}.npz"
+
+
+def fold_files(folder: Path, fold_count: int) -> list[FoldFiles]:
+    """The files of each measured model of a run: one for each of ``source.folds``, or a single one where that is 0."""
+    return [FoldFiles(folder, stem) for stem in [f"fold-{number + 1}" for number in range(fold_count)] or ["measured"]]
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a build ran to its end here: bundle, environment and reports are there."""
     return all((folder / name).is_file() for name in (f"{BUNDLE}/manifest.json", ENVIRONMENT, *REPORTS))
@@ -93,7 +136,7 @@ def read_run(folder: Path) -> FinishedRun:
         # A build that fits only a head has no epochs.
         lines = path.read_bytes().splitlines() if path.exists() else []
         epochs = [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
-        path = folder / REPORTS[0]
+        path = folder / REPORT_JSON
         report = msgspec.json.decode(path.read_bytes(), type=RunReport)
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
@@ -146,7 +189,7 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
         If the folder holds another build's checkpoint, or one that was not asked to be resumed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    kept_config, checkpoint = out / CONFIG, out / "checkpoint.npz"
+    kept_config, checkpoint = out / CONFIG, out / CHECKPOINT
     if checkpoint.exists() and not resume:
         raise ConfigError(f"{out}: holds a checkpoint; go on from it with --resume, or name another --out")
     kept_text = kept_config.read_text(encoding="utf-8") if checkpoint.exists() else config_text
@@ -157,9 +200,8 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
         for report in REPORTS:
             # They are what a finished run is known by.
             (out / report).unlink(missing_ok=True)
-        for outputs in (*out.glob("fold-*.npz"), out / "measured.npz"):
-            if not outputs.stem.endswith(("-trunk", "-reference")):
-                outputs.unlink(missing_ok=True)
+        for files in fold_files(out, tomllib.loads(kept_text).get("source", {}).get("folds", 0)):
+            files.outputs.unlink(missing_ok=True)
     if resume and not checkpoint.exists():
         warn(f"{out}: no checkpoint yet; starting from the beginning")
     write_whole(kept_config, config_text.encode())

@@ -14,6 +14,7 @@ from edge_agent.inference.novelty import Reference, read_reference
 from model_build.config import BuildConfig, load_build_config
 from model_build.evaluation.held_out_metrics import Measured
 from model_build.evaluation.held_out_outputs import HeldOut, read_held_out
+from model_build.run_folder import CONFIG, HELD_OUT, MEASURED, fold_files
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,19 @@ def read_measured_run(folder: Path) -> MeasuredRun:
     ConfigError
         If a file is missing or is not what a build writes.
     """
-    config = load_build_config(folder / "config.toml")
-    held_out = read_held_out(folder / "held_out.npz")
-    stems = [f"fold-{number + 1}" for number in range(config.source.folds)] or ["measured"]
-    path = folder / "measured.json"
+    config = load_build_config(folder / CONFIG)
+    held_out = read_held_out(folder / HELD_OUT)
+    path = folder / MEASURED
     try:
         measured = msgspec.json.decode(path.read_bytes(), type=Measured)
         models = []
-        for stem in stems:
-            path = folder / f"{stem}.tflite"
+        for files in fold_files(folder, config.source.folds):
+            path = files.model
             model = path.read_bytes()
             size = Interpreter(model).embedding_size
-            path = folder / f"{stem}-heads.json"
+            path = files.heads
             heads = read_heads(path.read_bytes(), size)
-            path = folder / f"{stem}-reference.npz"
+            path = files.reference
             models.append(FoldModel(model, heads, read_reference(path.read_bytes(), size)))
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; the run was not finished, or was made by an earlier version: train again") from None

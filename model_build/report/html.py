@@ -23,7 +23,7 @@ from model_build.report.mistakes import show_mistakes
 from model_build.report.result import Report, decode_report
 from model_build.report.studies import Part, read_parts
 from model_build.report.tables import class_rows, counts_table, coverage_rows, finding_rows
-from model_build.run_folder import write_whole
+from model_build.run_folder import CONFIG, EPOCHS, HELD_OUT, PIXELS, REPORT_JSON, REPORT_PAGE, write_whole
 from model_build.training.epoch_log import Epoch, read_epochs
 
 
@@ -143,9 +143,9 @@ def write_html_report(folder: Path, report: Report, config: BuildConfig, images:
     """
     if images is not None and images.fingerprint != report.fingerprint:
         raise ConfigError(f"{folder}: was built from other images than those of --data; name the folder it was trained on")
-    kept, epochs = read_held_out(folder / "held_out.npz"), _read_epochs(folder / "epochs.jsonl")
+    kept, epochs = read_held_out(folder / HELD_OUT), _read_epochs(folder / EPOCHS)
     page = render_html(report, config, kept, images=images, epochs=epochs, parts=read_parts(folder))
-    path = folder / "report.html"
+    path = folder / REPORT_PAGE
     write_whole(path, page.encode())
     return path
 
@@ -158,6 +158,6 @@ def rewrite_html_report(folder: Path, data: Path | None) -> Path:
     ConfigError
         If config.toml or report.json is missing; and as :func:`write_html_report`.
     """
-    report, config = _read_report(folder / "report.json"), load_build_config(folder / "config.toml")
-    images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / "pixels")
+    report, config = _read_report(folder / REPORT_JSON), load_build_config(folder / CONFIG)
+    images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / PIXELS)
     return write_html_report(folder, report, config, images)

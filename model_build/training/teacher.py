@@ -13,9 +13,8 @@ from edge_agent.errors import ConfigError, ModelError
 from model_build.array_types import BoolArray
 from model_build.config import BuildConfig, load_build_config
 from model_build.evaluation.held_out_outputs import read_held_out
+from model_build.run_folder import CONFIG, HELD_OUT, REPORT_JSON, fold_files
 from model_build.training.trunk.trunk import TRAINING_HEAD, build_network, load_trunk
-
-WEIGHTS_NAME = "measured-trunk.npz"
 
 
 class _Reported(msgspec.Struct):
@@ -51,12 +50,12 @@ def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: 
     """
     if config.source.folds:
         raise ConfigError("a teacher needs one held-out split: it would have seen patients of every fold; set source.folds = 0")
-    own = load_build_config(run / "config.toml")
+    own = load_build_config(run / CONFIG)
     if (own.task, own.source.labels) != (config.task, config.source.labels):
         raise ConfigError(f"{run}: its labels are {own.source.labels} ({own.task}), this build's {config.source.labels} ({config.task})")
-    if _fingerprint(run / "report.json") != fingerprint:
+    if _fingerprint(run / REPORT_JSON) != fingerprint:
         raise ConfigError(f"{run}: the teacher was trained on other images; train it on this build's data")
-    if not np.array_equal(np.sort(read_held_out(run / "held_out.npz").indices), np.flatnonzero(held_out)):
+    if not np.array_equal(np.sort(read_held_out(run / HELD_OUT).indices), np.flatnonzero(held_out)):
         raise ConfigError(
             f"{run}: the teacher held other patients out, so it may have seen this build's; give both configs the same seed"
             f" (the teacher's is {own.seed}) and the same source section"
@@ -64,7 +63,7 @@ def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: 
     trunk = build_network(own.trunk, own.input.rows, own.input.columns)
     logits = keras.layers.Dense(len(config.source.labels), name=TRAINING_HEAD)(trunk.outputs[0])
     teacher = keras.Model(trunk.input, [logits, trunk.outputs[1]])
-    load_trunk(teacher, run / WEIGHTS_NAME)
+    load_trunk(teacher, fold_files(run, 0)[0].trunk)
     teacher.trainable = False
     return teacher
 

@@ -17,7 +17,7 @@ from model_build.array_types import Float32Array
 from model_build.config import BuildConfig
 from model_build.data.cohort import Cohort, draw_representative
 from model_build.data.images import ImageSet
-from model_build.run_folder import write_whole
+from model_build.run_folder import fold_files, write_whole
 from model_build.studies.precision.result import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
 from model_build.studies.variants import Embeddings, Outcome, agreement, difference, estimate, fit_and_choose
 from model_build.tables import percent
@@ -63,7 +63,7 @@ def trunk_path(run_folder: Path, config: BuildConfig) -> Path:
     ConfigError
         If it is not there.
     """
-    path = run_folder / ("fold-1-trunk.npz" if config.source.folds else "measured-trunk.npz")
+    path = fold_files(run_folder, config.source.folds)[0].trunk
     if not path.is_file():
         raise ConfigError(f"{path}: missing; the run was not finished, or was made by an earlier version: train again")
     return path
