@@ -10,8 +10,8 @@ from pathlib import Path
 
 NAME_MAX_BYTES = 255
 """Longest file name of ext4, xfs, tmpfs and their kin."""
-# A DICOM file is often called by its UID ("1.2.840.10008.1"): its last number is no extension.
 _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,4}$")
+"""A DICOM file is often called by its UID ("1.2.840.10008.1"): its last number is no extension."""
 
 
 def printable_path(path: str) -> str:

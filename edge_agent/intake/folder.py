@@ -13,11 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.config import IntakeConfig
-from edge_agent.files.deadline import NoAnswerError, ask_within
 from edge_agent.files.mounts import Mount, mounts_below
 from edge_agent.files.stamp import Stamp
 from edge_agent.intake import presence
-from edge_agent.intake.presence import AWAY_ERRNOS, check_present, source_gone
+from edge_agent.intake.presence import AWAY_ERRNOS, ask_inbox, check_present, source_gone
 from edge_agent.intake.scan import SLACK, IgnoreRule, Listing, Seen, Unreadable
 from edge_agent.intake.settle import ObservedClock, SettleTable
 from edge_agent.records import Arrival
@@ -346,12 +345,7 @@ class FolderIntake:
 
     def _look_at(self, paths: list[str]) -> list[os.stat_result | OSError | None]:
         """Look at files; see :func:`_look`."""
-        if self._answer_s is None:
-            return [_look(self._inbox / path) for path in paths]
-        try:
-            return ask_within(self._answer_s, ("files", self._inbox), lambda: [_look(self._inbox / path) for path in paths])
-        except NoAnswerError:
-            raise source_gone(self._inbox, "its disk or server does not answer") from None
+        return ask_inbox(self._inbox, self._answer_s, "files", lambda: [_look(self._inbox / path) for path in paths])
 
     def _note_fault(self, path: str, fault: OSError) -> None:
         """Take note of a file that nobody can look at now; the next pass looks again."""
@@ -363,10 +357,7 @@ class FolderIntake:
         return Arrival(
             source="camera" if self._is_camera_file(PurePosixPath(path).name) else "folder",
             path=path,
-            size_bytes=stamp.size_bytes,
-            mtime_ns=stamp.mtime_ns,
-            ctime_ns=stamp.ctime_ns,
-            inode=stamp.inode,
+            **stamp._asdict(),
             received_at=datetime.now(UTC),
             settled_ns=time.monotonic_ns(),
         )

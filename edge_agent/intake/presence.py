@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from edge_agent.errors import SourceGoneError
 from edge_agent.files.deadline import NoAnswerError, ask_within
 from edge_agent.files.mounts import Mount, mount_of_open
+
+_Answer = TypeVar("_Answer")
 
 AWAY_ERRNOS = frozenset(
     {
@@ -52,9 +56,7 @@ def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None
         stood is not there any more.
     """
     try:
-        found = ask_within(ANSWER_S if answer_s is None else answer_s, ("look", inbox), lambda: _look_at(inbox))
-    except NoAnswerError:
-        raise source_gone(inbox, "its disk or server does not answer") from None
+        found = ask_inbox(inbox, ANSWER_S if answer_s is None else answer_s, "look", lambda: _look_at(inbox))
     except OSError as fault:
         raise source_gone(inbox, _reason(fault)) from fault
     if found.is_pulled:
@@ -64,6 +66,35 @@ def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None
         if is_shorter or (found.kind == "autofs" and expected.kind != "autofs"):
             raise source_gone(inbox, f"{expected.source or expected.kind} is not mounted on {expected.point}")
     return found
+
+
+def ask_inbox(inbox: Path, timeout_s: float | None, question: str, ask: Callable[[], _Answer]) -> _Answer:
+    """Ask the file system of the inbox.
+
+    Parameters
+    ----------
+    inbox : Path
+        The watched folder.
+    timeout_s : float or None
+        How long to wait for the answer; None for a local disk, which is asked in this thread.
+    question : str
+        What is asked: see :func:`edge_agent.files.deadline.ask_within`.
+    ask : callable
+        Asks it.
+
+    Raises
+    ------
+    SourceGoneError
+        If there is no answer in time.
+    OSError
+        If ``ask`` does.
+    """
+    if timeout_s is None:
+        return ask()
+    try:
+        return ask_within(timeout_s, (question, inbox), ask)
+    except NoAnswerError:
+        raise source_gone(inbox, "its disk or server does not answer") from None
 
 
 def source_gone(inbox: Path, reason: str) -> SourceGoneError:

@@ -12,9 +12,8 @@ from os import scandir
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.files.deadline import NoAnswerError, ask_within
 from edge_agent.files.stamp import Order, Stamp
-from edge_agent.intake.presence import source_gone
+from edge_agent.intake.presence import ask_inbox, source_gone
 
 _log = logging.getLogger(__name__)
 
@@ -203,13 +202,7 @@ class Listing:
         SourceGoneError
             If the inbox cannot be listed, or does not answer. This pass is over then.
         """
-        if self._timeout_s is None:
-            seen, is_over = self._slice()
-        else:
-            try:
-                seen, is_over = ask_within(self._timeout_s, ("list", self._inbox), self._slice)
-            except NoAnswerError:
-                raise source_gone(self._inbox, "its disk or server does not answer") from None
+        seen, is_over = ask_inbox(self._inbox, self._timeout_s, "list", self._slice)
         batch = []
         for path, stamp in seen:
             if path not in leave_out:

@@ -294,10 +294,7 @@ def _recognise(found: os.stat_result, name: str, folder: int, record: Record, ar
             return None
         if not record.sha256 and (found.st_size, found.st_mtime_ns) != (arrival.size_bytes, arrival.mtime_ns):
             return None
-    stamp = Stamp.of_stat(found)
-    return msgspec.structs.replace(
-        arrival, size_bytes=stamp.size_bytes, mtime_ns=stamp.mtime_ns, ctime_ns=stamp.ctime_ns, inode=stamp.inode
-    )
+    return msgspec.structs.replace(arrival, **Stamp.of_stat(found)._asdict())
 
 
 def _unlink(name: str, folder: int, outcome: DisposalOutcome) -> DisposalOutcome:

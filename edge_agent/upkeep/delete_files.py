@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edge_agent.database.old_records import OldRecord
 from edge_agent.database.rows import signed_64
 from edge_agent.files.names import fit_name, names_for
 from edge_agent.outbox.disposal import NOTE_SUFFIX
 from edge_agent.outbox.results import sidecar_id
+from edge_agent.records import Status
 
 _NOTE_MAX_BYTES = 64 * 1024
 _NAMES_TRIED = 4
@@ -115,6 +116,11 @@ def image_of(root: Path, record: OldRecord) -> Path | None:
             if (signed_64(found.st_size), signed_64(found.st_mtime_ns)) == (record.size_bytes, record.mtime_ns):
                 return place
     return None
+
+
+def folder_of(status: Status) -> Literal["done", "rejected"]:
+    """Give the folder of the home to which the image of a record goes."""
+    return "done" if status == "done" else "rejected"
 
 
 def places_of(root: Path, path: str, record_id: int) -> Iterator[Path]:

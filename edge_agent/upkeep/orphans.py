@@ -23,7 +23,7 @@ from edge_agent.files.stamp import Stamp
 from edge_agent.files.transfer import copy_file, digest_in, put_back
 from edge_agent.outbox.disposal import NOTE_SUFFIX
 from edge_agent.records import Arrival, Record
-from edge_agent.upkeep.delete_files import places_of
+from edge_agent.upkeep.delete_files import folder_of, places_of
 from edge_agent.upkeep.rebuild import REBUILT_NOTE, Rebuilt
 
 _TAG = re.compile(r"-\d+(-\d+)?(?=(\.[A-Za-z][A-Za-z0-9]{0,4})?$)")
@@ -133,7 +133,7 @@ def _records_without_file(database: Database, home: Path, sha256: str) -> int:
     return sum(
         not any(
             _stamp_of(place) == (each.size_bytes, each.inode)
-            for place in places_of(home / ("done" if each.status == "done" else "rejected"), each.path, each.record_id)
+            for place in places_of(home / folder_of(each.status), each.path, each.record_id)
         )
         for each in files_with_digest(database, sha256)
     )

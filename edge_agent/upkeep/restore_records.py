@@ -15,9 +15,10 @@ from edge_agent.database.database import Database
 from edge_agent.database.integrity import Progress
 from edge_agent.database.recorded_files import has_record, skip_ids
 from edge_agent.files.atomic import storage_error
+from edge_agent.files.stamp import Stamp
 from edge_agent.outbox.results import JSONL_NAME, Mark, chunks, sidecar_id
 from edge_agent.records import Arrival, Record
-from edge_agent.upkeep.delete_files import places_of
+from edge_agent.upkeep.delete_files import folder_of, places_of
 
 _LINE_MAX_BYTES = 1024 * 1024
 _ID_MAX = 2**53
@@ -146,18 +147,9 @@ def _file_of(home: Path, record: Record) -> Arrival:
     The name tells. A file of another record that is lost, and that had the same name, would be taken for this one only where this one's
     own is gone.
     """
-    found = None
-    for place in places_of(home / ("done" if record.status == "done" else "rejected"), record.path, record.id or 0):
+    stamp = Stamp(0, 0, 0, 0)
+    for place in places_of(home / folder_of(record.status), record.path, record.id or 0):
         with suppress(OSError):
-            found = place.lstat()
+            stamp = Stamp.of_stat(place.lstat())
             break
-    return Arrival(
-        source=record.source,
-        path=record.path,
-        size_bytes=found.st_size if found else 0,
-        mtime_ns=found.st_mtime_ns if found else 0,
-        ctime_ns=found.st_ctime_ns if found else 0,
-        inode=found.st_ino if found else 0,
-        received_at=record.received_at,
-        settled_ns=0,
-    )
+    return Arrival(source=record.source, path=record.path, received_at=record.received_at, settled_ns=0, **stamp._asdict())
