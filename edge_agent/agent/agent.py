@@ -210,8 +210,8 @@ class Agent:
         if self._stop_asked:  # while there was no session to ask
             return "stop"
         try:
-            with session:
-                model = session.start(blame=self._blame)
+            with ExitStack() as at_exit:
+                model = session.start(at_exit, blame=self._blame)
                 if model is None:
                     return "stop"
                 self._has_started = True

@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import msgspec
 
@@ -174,7 +173,7 @@ class Ledger:
         started_ns = time.monotonic_ns()
         if found:
             self._disposal.secure([record for record, _ in found])
-        ids = self._commit(entries=found, restamped=restamped or [], attempts=attempts or [])
+        ids = self._commit(entries=found, restamped=restamped, attempts=attempts)
         committed_ns = time.monotonic_ns()
         entered = []
         for record_id, (record, arrival) in zip(ids, found, strict=True):
@@ -294,9 +293,15 @@ class Ledger:
         self._untidy_since_s = None
         threading.Thread(target=self._sync, args=(self._results.mark(), report), name="sync", daemon=True).start()
 
-    def _commit(self, **written: Any) -> list[int]:
-        """Commit what waits for it and ``written``, fields of a PendingCommit that are dropped where the commit fails."""
-        ids = self._database.insert(replace(self._pending, **written))
+    def _commit(
+        self,
+        *,
+        entries: list[tuple[Record, Arrival]] | None = None,
+        restamped: list[tuple[int, Arrival]] | None = None,
+        attempts: list[Arrival] | None = None,
+    ) -> list[int]:
+        """Commit what waits for a commit, together with what is given; where the commit fails, only the former still waits."""
+        ids = self._database.insert(replace(self._pending, entries=entries or [], restamped=restamped or [], attempts=attempts or []))
         self._pending = PendingCommit()
         return ids
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -48,7 +48,7 @@ class _StopRequestedError(EdgeAgentError):
 
 
 class Session:
-    """Watches an inbox and classifies what arrives. Use as a context manager: call :meth:`start` in it, then :meth:`work`.
+    """Watches an inbox and classifies what arrives: :meth:`start` it, then let it :meth:`work`.
 
     Parameters
     ----------
@@ -102,15 +102,6 @@ class Session:
         self._space = Watermark(self._home, self._config.storage.min_free_bytes, timings.space_look_s)
         self._is_stop_requested = False
         self._ending: Ending | None = None
-        self._at_exit = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._at_exit.__enter__()
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        """Close what :meth:`start` opened, in reverse order."""
-        self._at_exit.__exit__(*fault)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         """Ask for an orderly end, from any thread or a signal handler."""
@@ -123,11 +114,13 @@ class Session:
 
     # Start
 
-    def start(self, *, blame: bool | None) -> ModelIdentity | None:
+    def start(self, at_exit: ExitStack, *, blame: bool | None) -> ModelIdentity | None:
         """Load the model, open the database, finish what an earlier run left half done, and watch the inbox.
 
         Parameters
         ----------
+        at_exit : ExitStack
+            Closes what is opened here, also where the start fails.
         blame : bool or None
             How the files that the database holds as in hand count: as the cause of a crash (True), as present when the process ended for
             an unknown reason (False), or not at all, because this process goes on (None).
@@ -143,17 +136,17 @@ class Session:
             For every fault of our own side.
         """
         try:
-            return self._start(blame)
+            return self._start(at_exit, blame)
         except _StopRequestedError:
             return None
 
-    def _start(self, blame: bool | None) -> ModelIdentity:
+    def _start(self, at_exit: ExitStack, blame: bool | None) -> ModelIdentity:
         is_new = not (self._home / "state" / DATABASE_NAME).exists()
         make_folders(self._config, is_new=is_new)
         classifiers = self._load(self._config, self._config.model.threads or len(os.sched_getaffinity(0)))
         intake = self._config.intake
         self._ledger = Ledger(self._home, self._inbox, intake.on_done, self._report_progress)
-        self._at_exit.callback(self._ledger.close, sync_timeout_s=self._timings.sync_once_s if self._once else self._timings.sync_stop_s)
+        at_exit.callback(self._ledger.close, sync_timeout_s=self._timings.sync_once_s if self._once else self._timings.sync_stop_s)
         self._write_events()  # here too, because the start may fail at the next line
         note = self._ledger.read_note(MOUNT_NOTE)
         expected = Mount.from_text(note, self._inbox) if note else None
@@ -163,13 +156,13 @@ class Session:
         if disposals or healed or quarantine:
             _log.info("recovered disposals=%d results=%d suspects=%d", disposals, healed, len(quarantine))
         self._intake = FolderIntake(self._inbox, intake, self._ledger.without_record)
-        self._at_exit.callback(self._intake.stop)
-        self._at_exit.callback(self._workers.dismiss, self._timings.workers_stop_s)
+        at_exit.callback(self._intake.stop)
+        at_exit.callback(self._workers.dismiss, self._timings.workers_stop_s)
         for classifier in classifiers:
             self._workers.hire(Worker(self._config, self._inbox, self._home / "state" / DATABASE_NAME, classifier, self._claims))
         self._dispatch = Dispatch(len(self._workers), quarantine, self._claims, group_s=self._timings.group_s)
         self._intake.start(lambda path: self._messages.put(LookAgain() if path is None else path))
-        self._start_camera()
+        self._start_camera(at_exit)
         model = classifiers[0].identity
         self._note_start(model, mount)
         return model
@@ -179,13 +172,13 @@ class Session:
             raise _StopRequestedError("stopped at the start")
         self._status.start_goes_on()
 
-    def _start_camera(self) -> None:
+    def _start_camera(self, at_exit: ExitStack) -> None:
         if self._config.camera.source:
             from edge_agent.intake.camera import CameraSource
 
             self._camera = CameraSource(self._config.camera, self._inbox)
             self._camera.start()
-            self._at_exit.callback(self._camera.stop, self._timings.camera_stop_s)
+            at_exit.callback(self._camera.stop, self._timings.camera_stop_s)
 
     def _note_start(self, model: ModelIdentity, mount: Mount) -> None:
         """Note for ``edge-agent status`` and in the log what runs here."""
