@@ -23,8 +23,8 @@ HOME_VARIABLE = "EDGE_AGENT_HOME"
 DEFAULT_HOME = Path("edge-agent-home")
 BOX_CONFIG = Path("/etc/edge-agent/edge-agent.toml")
 """Where scripts/install puts it."""
-# Folders of the home that the agent writes into itself: an inbox in one of them would classify its own output.
 WRITTEN_FOLDERS = ("results", "done", "rejected", "state")
+"""Folders of the home that the agent writes into itself: an inbox in one of them would classify its own output."""
 
 _Seconds = Annotated[float, Meta(ge=0, le=3600)]
 _PositiveSeconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -42,13 +42,13 @@ class IntakeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     inbox : Path or None
         The watched folder, sub-folders included; ``HOME/inbox`` where not given.
     settle_time_s : float
-        A file is taken when its size and modification time have stood still for so many seconds.
+        A file is taken when its size and modification time have not changed for this many seconds.
     on_done : {"move", "keep", "delete"}
         What becomes of an image after its record is durable: moved to ``HOME/done``, left in the inbox, or deleted.
     max_file_bytes : int
         A larger file is rejected unread.
     ignore : tuple of str
-        Shell patterns, for small and capital letters alike; a file or folder whose name matches one is never looked at.
+        Shell patterns, without regard to case. A file or folder whose name matches one is never looked at.
     order : {"newest", "oldest"}
         Which of the files that wait is taken first, by modification time.
     watch : {"auto", "native", "polling"}
@@ -57,7 +57,7 @@ class IntakeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     poll_interval_s : float
         How long after a listing the next one begins, where files are noticed so. A listing that takes long is repeated less often.
     rescan_interval_s : float
-        The same where there are events: the net for those that were lost.
+        The same where there are events: a listing finds the files whose events were lost.
     """
 
     inbox: Path | None = None
@@ -82,13 +82,13 @@ class CameraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     source : str
         A V4L2 index ("0"), a URL or a video file; "" is no camera.
     still_s : float
-        A picture is taken when the scene has been still for so many seconds.
+        A picture is taken when the scene has been still for this many seconds.
     motion_threshold : float
         Mean absolute difference from the frame that the stillness began with, in grey levels (0 to 255), above which the scene moves.
     difference_threshold : float
         Mean absolute difference from the last picture taken, in grey levels, from which the scene is a new one.
     stall_timeout_s : float
-        A source that gives no frame for so many seconds is closed and opened again.
+        A source that gives no frame for this many seconds is closed and opened again.
     reopen_after_s : float
         First wait before opening a failed source again; doubles with each failure.
     reopen_max_s : float
@@ -155,11 +155,11 @@ class RetentionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     Attributes
     ----------
     done_max_age_days, rejected_max_age_days : int
-        Images are deleted from ``HOME/done`` and ``HOME/rejected`` so many days after they came there.
+        Images are deleted from ``HOME/done`` and ``HOME/rejected`` this many days after they came there.
     done_max_bytes, rejected_max_bytes : int
         The oldest images are deleted from a folder that holds more.
     results_max_age_days : int
-        Sidecars, daily CSV files and JSON lines in ``HOME/results`` are deleted so many days after their image was finished.
+        Sidecars, daily CSV files and JSON lines in ``HOME/results`` are deleted this many days after their image was finished.
     rows_max_age_days : int
         The same for the records in the database, which are the last thing known of an image: everything else must go earlier.
     """
@@ -214,7 +214,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def config_of_box(path: Path | None, home: Path | None) -> Path | None:
-    """Name the configuration that a command about a whole box means: where it is given neither one nor a home, the installed agent's.
+    """Choose the configuration of a command about a whole box: the one it is given, else the installed agent's unless it is given a home.
 
     Parameters
     ----------
@@ -238,9 +238,8 @@ def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | No
         The TOML file; None is all defaults. Relative paths in it are relative to its folder.
     home, inbox, bundle : Path or None
         From the command line, relative to the current folder; each wins over the file, and a bundle named here may be unsigned.
-        Without a home here and in the file,
-        the environment variable ``EDGE_AGENT_HOME`` gives it (a service unit sets that; the file of the box has the last word),
-        else it is ``edge-agent-home`` in the current folder.
+        Where neither names a home, the environment variable ``EDGE_AGENT_HOME`` does (a service unit sets it); else it is
+        ``edge-agent-home`` in the current folder.
 
     Returns
     -------

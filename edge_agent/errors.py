@@ -2,7 +2,7 @@
 
 The question that sorts them: whose fault is it? A fault of the *input* is an :class:`InputFault`: it is recorded, shown and stepped
 over. Everything else is a fault of *our own* side (config, model, storage, interpreter): it stops the agent, or lets it wait where the
-fault may pass (:attr:`StorageError.passes`).
+error may be transient (:attr:`StorageError.passes`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SourceGoneError(EdgeAgentError):
 
 
 class CameraGoneError(SourceGoneError):
-    """The camera is gone for good, as far as this process can tell: only a new one gets back the device that hanging calls hold."""
+    """The camera is gone for good for this process: hanging calls hold the device, and only a new process can open it again."""
 
 
 class StorageError(EdgeAgentError):
@@ -58,7 +58,8 @@ class StorageError(EdgeAgentError):
     Attributes
     ----------
     passes : bool
-        Whether the fault may end by itself or by what a person does outside the agent: then the agent waits, and goes on when it has ended.
+        Whether the error may be transient: it may end by itself, or a person may mend it outside the agent. The agent waits until it has
+        ended.
     state : str
         What surfaces call it: "disk_full", "read_only", "database_locked" or "storage_error".
     """

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-# ARM's part numbers, for implementer 0x41, as util-linux lists them in sys-utils/lscpu-arm.c: the cores of boards that run Linux.
 _ARM_PARTS = {
     0xB76: "ARM1176",
     0xC07: "Cortex-A7",
@@ -43,11 +42,13 @@ _ARM_PARTS = {
     0xD80: "Cortex-A520",
     0xD81: "Cortex-A720",
 }
+"""ARM's part numbers, for implementer 0x41, as util-linux lists them in sys-utils/lscpu-arm.c: the cores of boards that run Linux."""
 _ARM_IMPLEMENTER = 0x41
 
-# What decides which int8 kernels XNNPACK chooses; a board has hundreds of other flags.
 _FEATURES = ("neon", "asimddp", "asimdhp", "i8mm", "sve", "sse4_1", "avx", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8")
-_SAME_FEATURE = {"asimd": "neon"}  # the 64-bit kernel's name for it
+"""What decides which int8 kernels XNNPACK chooses; a board has hundreds of other flags."""
+_SAME_FEATURE = {"asimd": "neon"}
+"""The 64-bit kernel's name for a feature, and the usual one."""
 
 _PACKAGES = ("ai-edge-litert", "tflite-runtime", "tensorflow", "numpy", "pillow")
 

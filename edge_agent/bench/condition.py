@@ -13,7 +13,6 @@ import msgspec
 
 from edge_agent.bench.board import Board, read_cpuinfo, read_integer, read_text
 
-# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
 _THROTTLED_BITS = {
     0: "under-voltage",
     1: "ARM frequency capped",
@@ -24,6 +23,7 @@ _THROTTLED_BITS = {
     18: "throttling has occurred",
     19: "soft temperature limit has occurred",
 }
+"""As https://www.raspberrypi.com/documentation/computers/os.html#get_throttled has them."""
 _NOW_MASK = 0xF
 _SINCE_BOOT_SHIFT = 16
 

@@ -1,4 +1,4 @@
-"""``edge-agent doctor``: is everything here as the agent needs it, and if not, what to do?"""
+"""``edge-agent doctor``: what is wrong here, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
 @click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True, help="For people or programs.")
-@click.option("--area", "areas", multiple=True, type=click.Choice(AREAS), help="Look at this only; may be repeated. [default: everything]")
+@click.option(
+    "--area", "areas", multiple=True, type=click.Choice(AREAS), help="Check this area only; may be repeated. [default: everything]"
+)
 def command(config_path: Path | None, home: Path | None, form: Literal["table", "json"], areas: tuple[Area, ...]) -> int:
-    """Look at everything that the agent depends on, and say what to do. Changes nothing, and needs no network.
+    """Check everything that the agent depends on, and say what to do. Changes nothing, and needs no network.
 
     Without --config and --home it looks at the agent that is installed on this box. As root it looks with the rights of the agent's user.
     The exit code is 1 where there is a problem, 0 where there are none or only warnings.

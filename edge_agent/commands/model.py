@@ -43,7 +43,7 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelListing(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``model list --format json`` prints. ``overruled_by`` is the bundle of the configuration, which wins over all of these."""
+    """What ``model list --format json`` prints. ``overruled_by`` is a bundle that the configuration names, which runs instead of these."""
 
     home: str
     overruled_by: str | None
@@ -141,7 +141,7 @@ def install(archive: Path, config_path: Path | None, home: Path | None, serial: 
 @click.argument("name")
 @_on_a_home
 def activate(name: str, config_path: Path | None, home: Path | None) -> None:
-    """Let the installed model NAME run, also an older one.
+    """Activate the installed model NAME, also an older one.
 
     NAME is what "list" shows: NAME-SERIAL-DIGEST, as much of its beginning as tells it from the others, or "shipped" for the model that
     came with the program.
@@ -163,7 +163,7 @@ def activate(name: str, config_path: Path | None, home: Path | None) -> None:
 @command.command("rollback")
 @_on_a_home
 def rollback(config_path: Path | None, home: Path | None) -> None:
-    """Bring back the model that ran before. The one that is left is not gone back to, unless it is activated by name."""
+    """Bring back the model that ran before. The present one is not brought back later, unless it is activated by name."""
     from edge_agent.config import config_of_box, load_config
 
     config = load_config(config_of_box(config_path, home), home=home)

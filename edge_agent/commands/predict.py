@@ -42,7 +42,7 @@ class Target(NamedTuple):
     "heatmap_folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Draw over each image what speaks for its likeliest positive label, as DIR/NAME.heatmap.png.",
+    help="Draw over each image the evidence for its likeliest positive label, as DIR/NAME.heatmap.png.",
 )
 def command(paths: tuple[str, ...], bundle_path: Path | None, form: Literal["table", "jsonl", "csv"], heatmap_folder: Path | None) -> None:
     """Classify files, and every file below folders; print a record for each, in the order of the arguments.

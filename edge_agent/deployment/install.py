@@ -1,7 +1,7 @@
-"""Putting a model onto the box: tried first, then on the disk as a whole, then active; a power cut at any point leaves the old one.
+"""Installing a model: tried, written to the disk as a whole, then made active. A power cut at any point leaves the old one active.
 
-The order of the steps is the promise: files, their folder's name, the pointer. What an installation that was cut off has left is removed
-by the next one.
+The order of the steps makes this safe: first the files, then their folder's name, then the pointer. The next installation removes what an
+interrupted one has left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge_agent.inference.bundle import Bundle
 
 LOCK_TIMEOUT_S = 60.0
-"""How long an installation waits for another one to end."""
+"""How long an installation waits for the end of another one."""
 
 _PART_PREFIX = ".part-"
 _MODEL_FOLDER = re.compile(r"-\d+-[0-9a-f]{8}$")
@@ -47,12 +47,12 @@ def install_bundle(store: ModelStore, bundle: Bundle, contents: Mapping[str, byt
     contents : mapping of str to bytes
         The files that were verified; these very bytes are written.
     serial : int, optional
-        Asks for this serial by its number; only so an older one than was seen here is taken.
+        The serial that a person asked for. A serial older than one seen here is taken only so.
 
     Returns
     -------
     InstalledModel
-        As it stands in the pointer now. One that was installed before keeps what is known of it.
+        As the pointer has it now. A model that was installed before keeps its history.
 
     Raises
     ------
@@ -81,9 +81,9 @@ def install_bundle(store: ModelStore, bundle: Bundle, contents: Mapping[str, byt
 
 
 def activate_installed(store: ModelStore, model: InstalledModel, config: Config) -> InstalledModel:
-    """Let a model run that is installed already; the serial does not count, because somebody asked for it by name.
+    """Activate an installed model. Its serial does not count, because somebody asked for the model by name.
 
-    One that had been left for a fault gets another chance, and is not taken as proven.
+    A model that was rolled back for a fault gets another chance, and counts as not yet proven.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def activate_installed(store: ModelStore, model: InstalledModel, config: Config)
 
 
 def activate_shipped(store: ModelStore) -> None:
-    """Let the model run that came with the program.
+    """Activate the model that came with the program.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def serial_refusal(pointer: Pointer, bundle: Bundle, asked: int | None = None) -
     Parameters
     ----------
     pointer : Pointer
-        Of the box: it knows every serial that was installed there. The model that came with the program counts as seen.
+        The box's, which knows every serial that was installed there. The model that came with the program counts as seen.
     bundle : Bundle
     asked : int, optional
         The serial that a person asked for.
@@ -136,11 +136,11 @@ def serial_refusal(pointer: Pointer, bundle: Bundle, asked: int | None = None) -
     if asked is not None and asked != manifest.serial:
         return f"{what}, and --serial asks for {asked}"
     if seen.get(manifest.serial, bundle.digest) != bundle.digest:
-        return f"{what}, which another model of that name bore on this box before: build it again with a serial of its own"
+        return f"{what}, which another model of that name had on this box before: build it again with a serial of its own"
     highest = max(seen, default=manifest.serial)
     if manifest.serial < highest and asked is None:
         return (
-            f"{what}, and the serial {highest} was on this box before: it is older, and may bring an old fault back."
+            f"{what}, and the serial {highest} was on this box before: this model is older and may bring an old fault back."
             f" If you do want it, ask for it by its number:  --serial {manifest.serial}"
         )
     return None
@@ -189,7 +189,7 @@ def _without_old(pointer: Pointer) -> Pointer:
 
 
 def _write_part(store: ModelStore, contents: Mapping[str, bytes]) -> Path:
-    """Write the files into a folder that is taken for nothing yet, and wait until the disk has them."""
+    """Write the files into a folder that nothing names yet, and wait until the disk has them."""
     try:
         part = Path(tempfile.mkdtemp(prefix=_PART_PREFIX, dir=store.folder))
         for name, content in contents.items():

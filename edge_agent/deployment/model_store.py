@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 POINTER_NAME = "active.json"
 POINTER_FORMAT = 1
 KEPT_MODELS = 3
-"""So many of the models installed last stay on the disk, besides the one that runs and the one that ``rollback`` would bring back."""
+"""How many of the latest models stay on the disk, besides the one that runs and the one that ``rollback`` would bring back."""
 LOCK_TIMEOUT_S = 10.0
-"""Whoever holds the pointer's lock writes one small file; this is for slow disks."""
+"""How long to wait for the pointer's lock. Its holder writes one small file, so this is for slow disks."""
 _POLL_S = 0.02
 
 
@@ -52,9 +52,9 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
     signed_by : str or None
         Id of the key that signed it; None where it came without a signature.
     proven : bool
-        Whether the agent has classified its first images with it without a fault.
+        Whether the agent has classified its first images with it without an inference error.
     left_because : str or None
-        Why it was gone back from; such a model is not gone back to. None for all others.
+        Why it was rolled back; ``rollback`` does not bring such a model back. None for all others.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     models : tuple of InstalledModel
         All that are installed, the newest first.
     seen : dict
-        For each name the serials that were ever installed here, with the digest of each; this is what a replayed older model meets.
+        For each name all serials that were ever installed here, with their digests, so that an older model is refused.
     """
 
     format: int = POINTER_FORMAT
@@ -100,7 +100,7 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
         return [by_digest[digest] for digest in dict.fromkeys([*self.history, *last_resort]) if digest in by_digest]
 
     def with_active(self, digest: str | None, *, remember: bool = True) -> Pointer:
-        """Give the pointer that lets another model run; ``remember`` says whether the one that runs now may be gone back to."""
+        """Give the pointer that lets another model run; ``remember`` says whether ``rollback`` may bring back the one that runs now."""
         before = [self.active] if remember else []
         history = dict.fromkeys(past for past in [*before, *self.history] if past != digest)
         return msgspec.structs.replace(self, active=digest, history=tuple(history))

@@ -1,4 +1,4 @@
-"""Whether the agent's user may do in its folders what it must: by doing it."""
+"""Whether the agent's user can do in its folders what it must do: tried, not guessed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_agent.doctor.finding import Finding, ok, problem, warning
 
 SERVICE_USER = "edge-agent"
 _LISTED = 2000
-"""So many files and folders of an inbox are looked at."""
+"""How many files and folders of an inbox are looked at."""
 
 
 class User(NamedTuple):
@@ -30,8 +30,8 @@ class User(NamedTuple):
 def become_agent(home: Path) -> User:
     """Give up root's rights for good and go on as the user that the agent runs as: the home's owner, else the one of the service.
 
-    Root may read and write everything, which tells nothing of what the agent may. Nobody else can change users, and root stays root where
-    that user could not run this Python (it stands in somebody's home).
+    Root may read and write everything, so root's own rights say nothing about the agent's. Only root can change users. Root stays root
+    where that user cannot run this Python, as where it is installed in somebody's home folder.
     """
     try:
         owner, group = home.stat().st_uid, home.stat().st_gid
@@ -68,7 +68,7 @@ def _user_name(uid: int) -> str:
 
 
 def user_finding(user: User, umask: int) -> Finding:
-    """Say as whom everything is looked at.
+    """Name the user whose rights count.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def user_finding(user: User, umask: int) -> Finding:
 def home_findings(home: Path, user: User) -> Iterator[Finding]:
     """Try to write in each folder of the home, and look for what another user has left there."""
     if not home.is_dir():
-        yield warning("home", f"{home} is not there yet", "it is made when the agent starts; make it now where that user may not")
+        yield warning("home", f"{home} is not there yet", "the agent makes it when it starts; make it yourself if its user may not")
         return
     folders = [home, *(home / name for name in WRITTEN_FOLDERS if (home / name).is_dir())]
     refused = [(folder, fault) for folder in folders if (fault := _refusal(folder)) is not None]
@@ -157,7 +157,7 @@ def inbox_findings(inbox: Path, intake: IntakeConfig) -> Iterator[Finding]:
     if unreadable or stuck:
         yield warning(
             "inbox",
-            f"{inbox}: {unreadable} files can not be read and {stuck} folders not be emptied",
+            f"{inbox}: {unreadable} files can not be read and {stuck} folders can not be emptied",
             f"sudo chgrp -R {SERVICE_USER} {inbox} && sudo chmod -R g+rwX {inbox}; copy files in instead of moving them: a moved file "
             "keeps its old group",
         )

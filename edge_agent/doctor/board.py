@@ -1,4 +1,4 @@
-"""The board: what it is, and whether it is cool, well supplied and large enough."""
+"""The board: what it is, and whether its temperature, power supply and memory are good enough."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ ARCHITECTURES = ("aarch64", "x86_64")
 _USUAL_PAGE_BYTES = 4096
 _SOFT_LIMIT_C = 80.0
 _HARD_LIMIT_C = 85.0
-"""A Raspberry Pi slows down from the first on, and all it can from the second."""
+"""A Raspberry Pi slows down from the first limit on, and as far as it can from the second."""
 _AGENT_BYTES = 100 * 10**6
+"""With less free memory the agent does not run."""
 _ROOMY_BYTES = 250 * 10**6
+"""With less free memory it runs, but other programs may end it."""
 _BYTES_PER_PIXEL = 9
 """At most, while a large colour PNG is opened (measured: 0.9 GB for 100 megapixels)."""
 _MEMORY_SHARE = 0.75
@@ -69,7 +71,7 @@ def _memory(board: Board, max_pixels: int, root: Path) -> Iterator[Finding]:
     sizes = _meminfo(root)
     total, available = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if total is None or available is None:
-        yield warning("memory", "the system does not tell", "look whether /proc is mounted")
+        yield warning("memory", "unknown: the system does not report it", "check that /proc is mounted")
         return
     swaps = (read_text(root / "proc/swaps") or "").splitlines()[1:]
     on_card = any(line.split()[0].startswith(("/dev/mmcblk", "/var/swap")) for line in swaps if line)
@@ -86,7 +88,7 @@ def _memory(board: Board, max_pixels: int, root: Path) -> Iterator[Finding]:
         yield warning(
             "largest image",
             f"{max_pixels / 1e6:.0f} megapixels are accepted; in colour that takes {max_pixels * _BYTES_PER_PIXEL / 1e9:.1f} GB",
-            f"set  max_pixels = {fits}  under [imaging]: a larger image could end the agent, not only itself",
+            f"set  max_pixels = {fits}  under [imaging]: a larger image may use up the memory and end the agent",
         )
     if (root / "etc/systemd/system/edge-agent.service").exists() and "memory" not in _controllers(root):
         yield warning(
@@ -110,7 +112,7 @@ def _controllers(root: Path) -> list[str]:
 
 def _temperature(state: BoardState) -> Finding:
     if state.temperature_c is None:
-        return ok("temperature", "not told by this board")
+        return ok("temperature", "not reported by this board")
     saw = f"{state.temperature_c:.0f} °C"
     if state.temperature_c >= _SOFT_LIMIT_C:
         report = problem if state.temperature_c >= _HARD_LIMIT_C else warning
@@ -121,7 +123,7 @@ def _temperature(state: BoardState) -> Finding:
 def _power(board: Board, state: BoardState) -> Finding:
     supply = board.power_supply or ""
     if not state.throttled:
-        good = "never too low since the start" if state.throttled == 0 else "not told by this board"
+        good = "never too low since the start" if state.throttled == 0 else "not reported by this board"
         return ok("power supply", "; ".join(filter(None, (supply, good))))
     words = throttled_words(state.throttled)
     saw = "; ".join(filter(None, (supply, ", ".join(words))))

@@ -12,8 +12,10 @@ from edge_agent.doctor.finding import Finding, ok, problem, warning
 
 _TIME_ERROR = 5
 _TIMEX_BYTES = 256
+"""More than ``struct timex`` has on any system."""
 _SLACK = timedelta(hours=1)
 _CHIP_SLACK_S = 300
+"""A clock chip without a time server drifts some seconds a day."""
 _SET_CLOCK = "set the clock:  sudo date --utc --set 'YYYY-MM-DD HH:MM'"
 
 

@@ -38,7 +38,11 @@ def file_system_findings(role: Role, mount: Mount, root: Path = Path("/")) -> It
         Where ``proc`` stands.
     """
     check, options = f"{role}'s disk", mount.options.split(",")
-    remote = ", a network share: listed again and again, as others' changes are not told" if mount.is_remote and role == "inbox" else ""
+    remote = (
+        ", a network share: listed again and again, because the kernel does not report changes that others make"
+        if mount.is_remote and role == "inbox"
+        else ""
+    )
     saw = f"{mount.kind or 'unknown'} on {mount.source or 'unknown'}{remote}"
     if "ro" in options:
         advice = "a disk that had a fault is often mounted read-only: see  sudo dmesg | tail, check the disk, mount it writable again"
@@ -53,7 +57,7 @@ def file_system_findings(role: Role, mount: Mount, root: Path = Path("/")) -> It
         advice = "use a folder on ext4: this kind has no owners and no journal, and loses whole files when the power fails"
         yield problem(check, saw, advice)
     elif unsafe := [option for option in options if option in _UNSAFE_OPTIONS]:
-        advice = "take that option out of /etc/fstab: with it a power cut may lose results that were shown"
+        advice = "remove that option from /etc/fstab: with it a power cut may lose results that were already shown"
         yield (problem if role == "home" else warning)(check, f"{saw}, mounted with {', '.join(unsafe)}", advice)
     else:
         yield ok(check, saw)
@@ -76,7 +80,7 @@ def space_finding(role: Role, space: os.statvfs_result, min_free_bytes: int) -> 
     space : os.statvfs_result
         What the system says of it.
     min_free_bytes : int
-        Below which the agent takes no image.
+        With less free space the agent takes no image.
     """
     check = f"{role}'s room"
     free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
@@ -92,7 +96,7 @@ def space_finding(role: Role, space: os.statvfs_result, min_free_bytes: int) -> 
 
 
 def wear_findings(mount: Mount, root: Path = Path("/")) -> Iterator[Finding]:
-    """Look at the card or disk below a file system, as far as the kernel knows it; SD cards do not tell how worn they are.
+    """Look at the card or disk below a file system, as far as the kernel knows it; SD cards do not report their wear.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The order in which things are looked at."""
+"""One examination: which things are looked at, and in which order."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _folder_findings(agent: ExaminedAgent, holder: int | None) -> Iterator[Findi
 
 
 def _look(folder: Path) -> Mount | SourceGoneError:
-    """What a folder stands on, without waiting for a server that does not answer."""
+    """Find what a folder stands on, without waiting for a server that does not answer."""
     try:
         return check_present(folder.resolve(), None, answer_s=_ANSWER_S)
     except SourceGoneError as fault:
@@ -144,13 +144,13 @@ def _look(folder: Path) -> Mount | SourceGoneError:
 
 
 def _fullest(home: Path) -> os.statvfs_result:
-    """Each folder of a home may stand on a file system of its own; the one with the least room counts."""
+    """Give the file system with the least room: each folder of a home may have one of its own."""
     folders = (home, *(path for path in home.iterdir() if path.name in WRITTEN_FOLDERS)) if os.access(home, os.R_OK) else (home,)
     return min((os.statvfs(folder) for folder in folders), key=lambda space: space.f_bavail * space.f_frsize)
 
 
 def _witnesses(home: Path, newest: datetime | None) -> dict[str, datetime]:
-    """What must lie in the past. The times of images do not count: they come from other people's clocks."""
+    """Find times that must lie in the past. Those of images do not count: they come from other clocks."""
     files = {"the program": Path(__file__), "the database": home / "state" / DATABASE_NAME, "the results": home / "results" / JSONL_NAME}
     seen = {"the newest record": newest} if newest else {}
     for name, path in files.items():

@@ -17,7 +17,7 @@ DISTRIBUTION = "edge-agent"
 EXTRAS = ("camera", "dicom", "tflite")
 """Those of the agent; the others are for building models and for tests."""
 _OLDEST_GLIBC = (2, 27)
-"""Of LiteRT's wheels (manylinux_2_27)."""
+"""What LiteRT's wheels need (manylinux_2_27)."""
 _USUAL_PAGE_BYTES = 4096
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -89,10 +89,12 @@ def package_findings(version: Version = importlib.metadata.version, requires: li
 
 
 def config_finding(path: Path | None, fault: str) -> Finding:
-    """Say which configuration counts, and what is wrong with it (empty where nothing is)."""
+    """Say which configuration counts, and what is wrong with it; ``fault`` is empty where nothing is."""
     if fault:
         return problem(
-            "configuration", fault, "mend the file, then  sudo systemctl reload edge-agent; all else is looked at with the defaults"
+            "configuration",
+            fault,
+            "correct the file, then  sudo systemctl reload edge-agent; everything else was checked with the defaults",
         )
     return ok("configuration", str(path) if path else "the defaults; no file is named")
 

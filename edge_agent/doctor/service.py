@@ -20,12 +20,12 @@ UNIT = "edge-agent.service"
 _PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "NRestarts", "Result", "ExecMainStatus")
 _MANY_RESTARTS = 3
 _LARGE_BYTES = 200 * 10**6
-"""A database beyond is not looked through: a card reads 40 MB a second."""
+"""A larger database is not checked: a card reads 40 MB a second."""
 _ANSWER_S = 3.0
 
 
 def running_agent(state: Path) -> int | None:
-    """Give the process that runs an agent on a home: 0 where its number can not be read, None where none runs or nobody may look."""
+    """Give the process that runs an agent on a home: 0 where its number can not be read, None where none runs or this user may not look."""
     try:
         return lock_holder(state)
     except StorageError:
@@ -33,7 +33,7 @@ def running_agent(state: Path) -> int | None:
 
 
 def agent_finding(state: Path) -> Finding:
-    """Say whether an agent runs on this home, and what it says of itself."""
+    """Say whether an agent runs on this home, and what it says about itself."""
     pid = running_agent(state)
     if pid is None:
         return ok("agent", "none runs on this home now")
@@ -47,7 +47,7 @@ def agent_finding(state: Path) -> Finding:
 
 
 def agent_umask(pid: int | None, root: Path = Path("/")) -> int | None:
-    """Read the umask of a process; None where it does not run or the kernel does not tell."""
+    """Read the umask of a process; None where it does not run or the kernel does not report it."""
     with suppress(OSError):
         found = re.search(r"^Umask:\s*([0-7]+)$", (root / "proc" / str(pid) / "status").read_text("ascii"), re.MULTILINE)
         return int(found[1], 8) if found else None
@@ -92,7 +92,7 @@ def database_findings(home: Path) -> tuple[list[Finding], datetime | None]:
     if totals.undisposed:
         advice = "the agent moves them as soon as it may write to their folders: see the inbox above"
         return [warning("database", f"{saw}; {totals.undisposed} recorded images are still in the inbox", advice)], newest
-    return [ok("database", f"{saw}, {'sound' if size_bytes < _LARGE_BYTES else 'too large to be looked through here'}")], newest
+    return [ok("database", f"{saw}, {'sound' if size_bytes < _LARGE_BYTES else 'too large to be checked here'}")], newest
 
 
 def unit_finding(runtime: Path = Path("/run/systemd/system")) -> Finding:
@@ -110,7 +110,7 @@ def unit_finding(runtime: Path = Path("/run/systemd/system")) -> Finding:
 
 
 def unit_verdict(said: dict[str, str]) -> Finding:
-    """Judge what ``systemctl show`` says of the service."""
+    """Judge what ``systemctl show`` says about the service."""
     if said.get("LoadState") in (None, "not-found"):
         return ok("service", "not installed as a service")
     active, enabled = said.get("ActiveState", "unknown"), said.get("UnitFileState", "unknown")

@@ -24,27 +24,28 @@ from edge_agent.records import Frame
 # checked on the header before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-# A JPEG is decoded straight to 1/2, 1/4 or 1/8 as long as it stays at least this many times the model's input. Measured on 64 full-size
-# radiographs (0.3 to 7 megapixels) against the 224x224 copies of the same films that the model was trained on, at 160x160: mean shift of
-# the log odds 0.62 at factor 1, 0.65 at 2, 0.61 for a full decode, and no label changed by any; decode with preparation in ms of one
-# core: 3.8, 4.5, 7.5.
 REDUCED_DECODE_FACTOR = 1
+"""A JPEG is decoded straight to 1/2, 1/4 or 1/8 as long as it stays at least this many times the model's input. Measured on 64 full-size
+radiographs (0.3 to 7 megapixels) against the 224x224 copies of the same films that the model was trained on, at 160x160: mean shift of the
+log odds 0.62 at factor 1, 0.65 at 2, 0.61 for a full decode, and no label changed by any; decode with preparation in ms of one core: 3.8,
+4.5, 7.5."""
 
-# All that Pillow's readers have been seen to raise on broken files: it checks little itself and lets its parsing fail.
 PILLOW_FAULTS: tuple[type[Exception], ...] = (
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, AssertionError, NotImplementedError, struct.error, zlib.error),
 )
+"""All that Pillow's readers have been seen to raise on broken files: it checks little itself and lets its parsing fail."""
 
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _COLOUR_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _EXIF_ORIENTATION = 0x0112
-_EXCHANGING_ORIENTATIONS = frozenset({5, 6, 7, 8})  # those that exchange rows and columns
+_EXCHANGING_ORIENTATIONS = frozenset({5, 6, 7, 8})
+"""The orientations that exchange rows and columns."""
 _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _TIFF_TILE_COLUMNS, _TIFF_TILE_ROWS = 322, 323
-# Luma that libjpeg puts where the data ends too early.
 _JPEG_FILL = 128
+"""Luma that libjpeg puts where the data ends too early."""
 
 
 def decode_image(content: bytes, *, rows: int, columns: int, max_pixels: int = 100_000_000) -> Frame:

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
 
-# pydicom parses lazily and converts on access, so a broken element can raise nearly any of Python's own errors, at any line below.
 PYDICOM_FAULTS: tuple[type[Exception], ...] = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError),
     *(AssertionError, RuntimeError, struct.error, zlib.error),
 )
+"""pydicom parses lazily and converts on access, so a broken element can raise nearly any of Python's own errors, at any line below."""
 
 _PREFIX, _PREFIX_AT = b"DICM", 128
 _META_GROUP, _TRANSFER_SYNTAX = 0x0002, 0x00020010
 _PIXEL_DATA = 0x7FE00010
-# A file with more elements before its pixels is not one image's header but an attempt to keep the reader busy.
 _MAX_ELEMENTS = 100_000
+"""A file with more elements before its pixels is not one image's header but an attempt to keep the reader busy."""
 
-# Elements of group 0008 with which a data set without its file header begins.
 _FIRST_ELEMENTS = frozenset({0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018})
+"""Elements of group 0008 with which a data set without its file header begins."""
 
 _READ_ELEMENTS = (
     0x00080016,  # SOP Class UID, to say what a file without pixels is

@@ -11,8 +11,8 @@ from edge_agent.array_types import UInt8Array
 
 _SAMPLE_PIXELS = 1_000_000
 _BLOCK_PIXELS = 4_000_000
-# One dead pixel in a thousand must not decide the brightness; a side marker, which is bright and larger, still counts.
 _TAIL = 0.001
+"""One dead pixel in a thousand must not decide the brightness; a side marker, which is bright and larger, still counts."""
 
 
 def even_sample(values: NDArray[Any]) -> NDArray[Any]:

@@ -10,13 +10,13 @@ import zlib
 
 from edge_agent.errors import InputFault
 
-# A progressive JPEG of a scanner has about ten scans. Each one costs a pass over the whole image: a file with thousands of
-# empty scans keeps a decoder busy for hours.
 MAX_JPEG_SCANS = 100
+"""A progressive JPEG of a scanner has about ten scans. Each one costs a pass over the whole image: a file with thousands of empty scans
+keeps a decoder busy for hours."""
 
 _STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
-# All "start of frame" markers (C0 to CF without the tables C4, C8, CC), and that of JPEG-LS (F7).
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+"""All "start of frame" markers (C0 to CF without the tables C4, C8, CC), and that of JPEG-LS (F7)."""
 _SEQUENTIAL_FRAMES = frozenset({0xC0, 0xC1})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 

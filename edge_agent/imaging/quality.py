@@ -8,14 +8,14 @@ import numpy as np
 
 from edge_agent.records import Frame
 
-# Each limit was set on the 5,216 radiographs of the Kermany training set, so that next to none of them is flagged, and looked at on other
-# sets. Share flagged (low_resolution, low_contrast, too_dark, too_bright) in %: Kermany at 224x224: 0, 0, 0, 0.04; Kermany as scanned
-# (64): 0, 0, 0, 0; COVID-19 (251, adults and children): 0, 0, 0, 0; NIH (723 thumbnails of 64x64): 100, 0, 0, 0.1; mammograms
-# (242): 0, 0, 58, 0, as their background is black by nature.
 MIN_SHORT_SIDE_PX = 128
 MIN_SPREAD = 64
 MIN_MEAN = 55.0
 MAX_MEAN = 195.0
+"""Each limit was set on the 5,216 radiographs of the Kermany training set, so that next to none of them is flagged, and looked at on other
+sets. Share flagged (low_resolution, low_contrast, too_dark, too_bright) in %: Kermany at 224x224: 0, 0, 0, 0.04; Kermany as scanned (64):
+0, 0, 0, 0; COVID-19 (251, adults and children): 0, 0, 0, 0; NIH (723 thumbnails of 64x64): 100, 0, 0, 0.1; mammograms (242): 0, 0, 58, 0,
+as their background is black by nature."""
 
 QUALITY_MESSAGES = MappingProxyType(
     {

@@ -6,7 +6,6 @@ from edge_agent.errors import InputFault
 
 ACCEPTED = "JPEG, PNG, TIFF, BMP, WebP or DICOM"
 
-# Offset, bytes there, Pillow's name of the format.
 _READ_FORMATS = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -17,6 +16,7 @@ _READ_FORMATS = (
     (0, b"BM", "BMP"),
     (8, b"WEBP", "WEBP"),
 )
+"""Offset, bytes there, and Pillow's name of the format."""
 
 _OTHER_IMAGES = (
     (0, b"GIF8", "a GIF picture"),

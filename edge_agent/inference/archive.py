@@ -20,8 +20,8 @@ MAX_ARCHIVE_BYTES = 64 * 1024**2
 
 _MAX_MEMBERS = 16
 _MAX_DIRECTORY_BYTES = 16 * 1024
-# What zipfile unpacks piece by piece; of the other methods it unpacks what a bomb wants it to before it gives the first byte.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The methods that zipfile unpacks piece by piece. With the others it unpacks a whole bomb before it gives the first byte."""
 _END_RECORD = struct.Struct("<4s4H2LH")
 _END_MARK = b"PK\x05\x06"
 _ZIP64_LOCATOR_MARK = b"PK\x06\x07"

@@ -26,12 +26,12 @@ SIGNATURE_NAME = "manifest.sig"
 REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz", "golden.npz", "MODEL_CARD.md")
 BUNDLE_FILES: tuple[str, ...] = (MANIFEST_NAME, SIGNATURE_NAME, *REQUIRED_FILES)
 """All that a bundle may hold; the signature may be absent."""
-# A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out.
 MAX_FILE_BYTES = 32 * 1024**2
-# Kernels round differently in every layer: XNNPACK, plain and reference kernels differed by at most 4 steps, 1.05 on average, on the same
-# images, while the embedding itself spreads over 15 steps. What a broken kernel does is far larger.
+"""A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out."""
 GOLDEN_TOLERANCE_STEPS = 8.0
 GOLDEN_MEAN_TOLERANCE_STEPS = 2.0
+"""Kernels round differently in every layer: XNNPACK, plain and reference kernels differed by at most 4 steps, 1.05 on average, on the same
+images, while the embedding itself spreads over 15 steps. What a broken kernel does is far larger."""
 
 
 @dataclass(frozen=True)

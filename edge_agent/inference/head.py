@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike
 
 from edge_agent.errors import ModelContractError
 
-# Far above what a build writes (a forest of 200 trees has about 1.5 MB), far below what would fill a board's memory.
 MAX_HEAD_BYTES = 16 * 1024**2
 MAX_TREE_DEPTH = 64
-# Beyond this a product of two numbers of the head could leave float32.
+"""Far above what a build writes (a forest of 200 trees has about 1.5 MB), far below what would fill a board's memory."""
 _MAX_MAGNITUDE = 1e9
-# Isotonic regression gives 0 and 1 where a stretch of scores holds one class only; nobody can be that sure of it.
+"""Beyond this a product of two numbers of the head could leave float32."""
 MIN_ISOTONIC_PROBABILITY = 1e-9
-# Of a leaf, where a branch has the channel that it looks at.
+"""Isotonic regression gives 0 and 1 where a stretch of scores holds one class only; nobody can be that sure of it."""
 LEAF = -1
+"""Stands in a leaf where a branch has the number of the channel that it looks at."""
 
 Vector = list[float]
 SupportVectors = Annotated[list[Vector], Meta(min_length=1, max_length=20_000)]

@@ -7,10 +7,10 @@ from PIL import Image
 
 from edge_agent.array_types import Float32Array, UInt8Array
 
-# The evidence is taken to this power, so that the places that decided stand out from the broad field that agrees a little.
 _CONTRAST = 2.0
-# Dark to bright in one hue order that colour-blind readers tell apart: black-violet, red-orange, yellow.
+"""The evidence is taken to this power, so that the places that decided stand out from the broad field that agrees a little."""
 _COLOURS = np.array([[60, 0, 90], [190, 40, 80], [250, 130, 30], [255, 235, 110]], dtype=np.float32)
+"""Dark to bright in one hue order that colour-blind readers tell apart: black-violet, red-orange, yellow."""
 _OPACITY = 0.55
 
 

@@ -14,8 +14,8 @@ from edge_agent.records import NO_FINDING, Task
 
 FORMAT = 2
 MANIFEST_NAME = "manifest.json"
-# They become a folder's name and stand on screens and in logs.
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
+"""They become a folder's name and stand on screens and in logs."""
 Serial = Annotated[int, Meta(ge=0, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

@@ -24,10 +24,10 @@ from edge_agent.inference.head import (
 )
 from edge_agent.records import Task
 
-# A forest whose trees all agree says 0 or 1; its log odds stay within +-9.2.
 FOREST_CLIP = 1e-4
-# exp(60) is far from the end of float32, and sigmoid(-60) from 0.
+"""A forest whose trees all agree says 0 or 1; its log odds stay within +-9.2."""
 _MAX_LOG_ODDS = 60.0
+"""exp(60) is far from the end of float32, and sigmoid(-60) from 0."""
 
 
 def calibrate(calibration: Calibration, logits: Float32Array) -> Float32Array:

@@ -1,4 +1,4 @@
-"""What a process that dies of a signal still manages to say: the stacks of its threads, for the next start and for whoever mends it."""
+"""The stacks of a process that a signal killed: for the next start, and for the person who looks for the fault."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from pathlib import PurePath
 
 _log = logging.getLogger(__name__)
 
-# sd-daemon(3)
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""The priorities of sd-daemon(3)."""
 
 
 class _EventFormatter(logging.Formatter):
-    """Keeps an event on one line; before it the time and level for a person, or the priority for the journal, which adds its own time."""
+    """Puts each event on one line. Before it stand time and level for a person, or the priority for the journal, which adds the time."""
 
     def __init__(self, *, for_journal: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def configure_logging(level: str) -> None:
 
 
 def trace_of(fault: BaseException) -> str:
-    """Give what Python prints of a fault that nobody foresaw, but its text: that may quote the name of an image.
+    """Give what Python prints about an unexpected exception, without its text, which may quote the name of an image.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def place_of(fault: BaseException) -> str:
 
 @contextmanager
 def thread_faults_logged() -> Iterator[None]:
-    """Have a fault that ends a thread inside the block logged as an event, without its text: see :func:`trace_of`."""
+    """Log an exception that ends a thread inside the block as an event, without its text: see :func:`trace_of`."""
 
     def note(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None:

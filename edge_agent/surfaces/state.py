@@ -1,4 +1,4 @@
-"""What an agent is doing, in one small file of the home folder that ``edge-agent status`` and ``doctor`` read from beside it."""
+"""What an agent is doing, in one small file of the home folder, which ``edge-agent status`` and ``doctor`` read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 PAGE_BYTES = 4096
-"""The file's fixed size: it is made once and then written over in place, which works on a disk without space too."""
+"""The file's fixed size. It is made once and then overwritten in place, which works on a full disk too."""
 
 Doing = Literal["starting", "working", "waiting", "stopping"]
 

@@ -9,29 +9,31 @@ import os
 import socket
 import time
 
-# How long a message may wait for room in systemd's queue (net.unix.max_dgram_qlen): a systemd that does not read holds up no image.
 SEND_TIMEOUT_S = 1.0
-READY_TIMEOUT_S = 10.0  # without this one the start counts as failed, and nothing is in hand yet
-STATUS_TIMEOUT_S = 0.1  # the next one says it again
+"""How long a message may wait for room in systemd's queue (net.unix.max_dgram_qlen). A systemd that does not read holds up no image."""
+READY_TIMEOUT_S = 10.0
+"""Longer, because without this message the start counts as failed; no image is in hand yet."""
+STATUS_TIMEOUT_S = 0.1
+"""Short, because the next status replaces this one."""
 
 
 def notify_ready() -> bool:
-    """Say that start-up is over: the model is loaded and the inbox is watched. False where nobody listens or reads."""
+    """Report that the start is over: the model is loaded and the inbox is watched. False where nobody listens or reads."""
     return _notify("READY=1", READY_TIMEOUT_S)
 
 
 def notify_watchdog() -> bool:
-    """Say that the working loop has made progress. False where nobody listens or reads."""
+    """Report that the main loop has made progress. False where nobody listens or reads."""
     return _notify("WATCHDOG=1", SEND_TIMEOUT_S)
 
 
 def notify_starting(timeout_s: float) -> bool:
-    """Say that a start-up, or what a session begins with, takes long and goes on.
+    """Report that a start takes long and goes on.
 
     Parameters
     ----------
     timeout_s : float
-        How long systemd is to wait for the next word.
+        How long systemd should wait for the next message.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def notify_starting(timeout_s: float) -> bool:
 
 
 def notify_reloading() -> bool:
-    """Say that the agent reads its configuration anew; :func:`notify_ready` says that this is over, with the new one or the old.
+    """Report that the agent reads its configuration again. :func:`notify_ready` reports the end, whichever configuration counts then.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def notify_reloading() -> bool:
 
 
 def notify_stopping() -> bool:
-    """Say that the agent drains and will exit. False where nobody listens or reads."""
+    """Report that the agent finishes what it has in hand and will exit. False where nobody listens or reads."""
     return _notify("STOPPING=1", SEND_TIMEOUT_S)
 
 

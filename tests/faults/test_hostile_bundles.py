@@ -233,7 +233,7 @@ def test_the_same_serial_with_another_digest(
     other = maker.archive(serial, note="another")
     for options in ([], ["--serial", str(serial)]):
         assert cli.main(["model", "install", str(other), "--home", str(box), *options]) == 20
-        assert "which another model of that name bore on this box before" in capsys.readouterr().err
+        assert "which another model of that name had on this box before" in capsys.readouterr().err
     check_is_sound(box, allowed={None if serial == SHIPPED_SERIAL else serial})
 
 

@@ -204,7 +204,7 @@ def test_root_looks_with_the_rights_of_the_agent(other_file_system: Path, shared
     found = {finding["check"]: finding for finding in report["findings"]}
     assert report["user"] == "number 54321"
     assert found["home"]["verdict"] == found["model"]["verdict"] == "ok"
-    assert "1 files can not be read and 1 folders not be emptied" in found["inbox"]["saw"]
+    assert "1 files can not be read and 1 folders can not be emptied" in found["inbox"]["saw"]
     os.chown(home / "inbox", 0, 0)
     run = run_doctor("--home", home, "--area", "folders", "--format", "json", python=python, path=path)
     found = {finding["check"]: finding for finding in json.loads(run.stdout)["findings"]}
