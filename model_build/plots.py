@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +19,6 @@ LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
 BAND_OPACITY = 0.2
 BAND_LABEL = "95 %, bootstrap over patients"
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "edge-agent",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -53,25 +52,15 @@ class Panel:
     from_zero: bool = False
 
 
-def draw_panels(names: Sequence[str], panels: Sequence[Panel]) -> bytes:
-    """One row for each variant, one panel for each question; the marks of a panel differ in colour and in shape.
-
-    Returns
-    -------
-    bytes
-        A PNG file.
-    """
-    from matplotlib.figure import Figure
-
+def draw_panels(names: Sequence[str], panels: Sequence[Panel]) -> Figure:
+    """One row for each variant, one panel for each question; the marks of a panel differ in colour and in shape."""
     figure = Figure(figsize=(1.8 + 3.0 * len(panels), 1.5 + 0.36 * len(names)), layout="constrained")
     every_axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for axes, panel in zip(every_axes, panels, strict=True):
         _draw_panel(axes, panel, len(names))
     every_axes[0].set_yticks(range(len(names)), names)
     every_axes[0].set_ylim(len(names) - 0.5, -0.5)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=130)
-    return stream.getvalue()
+    return figure
 
 
 def _draw_panel(axes: Any, panel: Panel, row_count: int) -> None:
@@ -94,8 +83,18 @@ def _draw_panel(axes: Any, panel: Panel, row_count: int) -> None:
 
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file; the same numbers give the same file."""
+    with mpl.rc_context({"svg.hashsalt": "edge-agent"}):
+        return _saved(figure, "svg", metadata={"Date": None})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _saved(figure, "png", dpi=130)
+
+
+def _saved(figure: Figure, kind: Literal["svg", "png"], **options: Any) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
+    figure.savefig(stream, format=kind, **options)
     return stream.getvalue()
 
 

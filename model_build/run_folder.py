@@ -6,13 +6,16 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from edge_agent.errors import ConfigError
 from edge_agent.files.atomic import cannot_write, replacing
 from model_build.config import BuildConfig, load_build_config
+
+_Kind = TypeVar("_Kind")
 
 CONFIG = "config.toml"
 ENVIRONMENT = "environment.json"
@@ -172,6 +175,33 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, durably; errors as for :func:`write_whole`."""
     write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def read_json(content: bytes, kind: type[_Kind]) -> _Kind:
+    """Read what :func:`write_json` wrote. JSON has no NaN: null is read as NaN where ``kind`` has a float.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        If it is not a ``kind``.
+    """
+    return msgspec.convert(_with_nan(msgspec.json.decode(content), inspect.type_info(kind)), kind)
+
+
+def _with_nan(value: Any, kind: inspect.Type) -> Any:
+    match kind, value:
+        case inspect.FloatType(), None:
+            return float("nan")
+        case inspect.StructType(), dict():
+            kinds = {field.encode_name: field.type for field in kind.fields}
+            return {key: _with_nan(item, kinds[key]) if key in kinds else item for key, item in value.items()}
+        case inspect.DictType(), dict():
+            return {key: _with_nan(item, kind.value_type) for key, item in value.items()}
+        case inspect.ListType(), list():
+            return [_with_nan(item, kind.item_type) for item in value]
+        case inspect.UnionType(), dict() if kind.includes_none and len(kind.types) == 2:
+            return _with_nan(value, next(one for one in kind.types if not isinstance(one, inspect.NoneType)))
+    return value
 
 
 def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[str], None]) -> bool:

@@ -1,10 +1,23 @@
-"""Figures as text, and Markdown tables of them."""
+"""Figures as text, and tables of them: the blocks that Markdown and the HTML report are written from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from model_build.metrics.bootstrap import Estimate
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row, the others are numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+Block = str | Table
+"""A paragraph or a table."""
 
 
 def signed(difference: Estimate, digits: int = 4) -> str:
@@ -23,7 +36,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100.0 * share:.{digits}f} %"
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+def render_markdown(blocks: Sequence[Block]) -> str:
+    """Paragraphs and tables as Markdown."""
+    return "\n\n".join(block if isinstance(block, str) else _markdown_table(block) for block in blocks)
+
+
+def _markdown_table(table: Table) -> str:
+    lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (len(table.columns) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table.rows)])

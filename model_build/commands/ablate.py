@@ -50,7 +50,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
     from model_build.data.cohort import read_cohort
     from model_build.progress import BarProgress
     from model_build.studies.precision.ablation import default_epochs, measure_precision, trunk_path
-    from model_build.studies.precision.result import render_precision, write_precision
+    from model_build.studies.precision.result import write_precision
 
     config = load_build_config(run_folder / "config.toml")
     trunk_path(run_folder, config)  # before the images are read, which takes a while
@@ -69,8 +69,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
                 step.epoch * step.batches_per_epoch + step.batch, f"epoch {step.epoch + 1}, loss {step.loss:.3f}"
             ),
         )
-    write_precision(found, folder)
-    click.echo(render_precision(found))
+    click.echo(write_precision(found, folder))
     click.echo(f"table, numbers, figure and models: {folder}")
 
 
@@ -89,7 +88,7 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
     from model_build.data.split import refuse_leakage
     from model_build.progress import BarProgress
     from model_build.studies.augmentation.ablation import measure_augmentation, refuse_frozen
-    from model_build.studies.augmentation.result import render_augmentation, write_augmentation
+    from model_build.studies.augmentation.result import write_augmentation
 
     build = load_build_config(config)
     refuse_frozen(config, build.train)
@@ -101,6 +100,5 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
         found = measure_augmentation(
             images, cohort, folder, epochs=epochs or build.train.epochs, on_stage=progress.stage, on_advance=progress.advance
         )
-    write_augmentation(found, folder)
-    click.echo(render_augmentation(found))
+    click.echo(write_augmentation(found, folder))
     click.echo(f"table, numbers, figure and models: {folder}")

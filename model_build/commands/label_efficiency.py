@@ -26,7 +26,7 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     from model_build.data.cohort import read_cohort_images
     from model_build.progress import BarProgress
     from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency
-    from model_build.studies.label_efficiency.result import render_table, write_label_efficiency
+    from model_build.studies.label_efficiency.result import write_label_efficiency
 
     with BarProgress() as progress:
 
@@ -43,5 +43,4 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
 
             progress.stage("variants", 1)
             measured = msgspec.structs.replace(measured, variants=measure_variants(make_trial(build_config, images)))
-    write_label_efficiency(measured, out)
-    click.echo(render_table(measured))
+    click.echo(write_label_efficiency(measured, out))

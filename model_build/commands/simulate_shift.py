@@ -20,10 +20,11 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     from model_build.data.images import read_images
     from model_build.evaluation.measured_run import read_measured_run
     from model_build.progress import BarProgress
-    from model_build.studies.shift.result import ShiftResult, render_runs, write_shift
+    from model_build.studies.shift.result import ShiftResult, compare_runs, write_shift
     from model_build.studies.shift.rule_choice import CHOSEN_ON, compare_choices
     from model_build.studies.shift.simulation import embed_under_shift, measure_shifts
     from model_build.studies.shift.transforms import SHIFTS
+    from model_build.tables import render_markdown
 
     if out is not None and len(run_folders) > 1:
         raise click.UsageError("--out is for one run folder; several are written to themselves")
@@ -47,4 +48,4 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
         text = write_shift(results[name], out if out is not None else Path(name))
         click.echo(f"{name}\n\n{text}" if len(runs) > 1 else text)
     if len(results) > 1:
-        click.echo("\n" + render_runs(results))
+        click.echo("\n" + render_markdown([compare_runs(results)]))

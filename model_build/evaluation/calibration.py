@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import isotonic_regression
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from edge_agent.errors import ConfigError
@@ -118,6 +116,8 @@ def fit_isotonic(logits: Float32Array, positive: BoolArray) -> IsotonicCalibrati
     ----------
     Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD 2002.
     """
+    from sklearn.isotonic import isotonic_regression
+
     at, place, counts = np.unique(logits.astype(np.float64), return_inverse=True, return_counts=True)
     mean_target = np.bincount(place, weights=smoothed_targets(positive)) / counts
     fitted: Float64Array = isotonic_regression(mean_target, sample_weight=counts)
@@ -222,6 +222,8 @@ def _cross_fitted(
 
 def _fit_logistic(logits: Float32Array, positive: BoolArray, *, with_intercept: bool) -> tuple[float, float]:
     """Slope and intercept of a logistic regression on smoothed targets: each image counts for both classes, by its share of each."""
+    from sklearn.linear_model import LogisticRegression
+
     share = smoothed_targets(positive)
     column = np.concatenate([logits, logits]).astype(np.float64)[:, np.newaxis]
     classes = np.repeat([1, 0], len(logits))

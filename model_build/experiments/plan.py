@@ -170,11 +170,11 @@ def run_experiments(
     run_build : callable
         Builds one and gives None, or why it failed.
     say : callable
-        PendingPaths one line when a build begins, is skipped, or fails.
+        Called with one line when a build begins, is skipped, or fails.
     verbose : int, optional
         Instead of what each experiment says.
     on_finished : callable
-        PendingPaths every finished experiment, those of earlier calls too.
+        Called with every finished experiment, those of earlier calls too.
 
     Returns
     -------

@@ -13,7 +13,6 @@ from edge_agent.inference.scoring import calibrate, join_probabilities, make_sco
 from edge_agent.records import Task
 from model_build.array_types import BoolArray, Float32Array
 from model_build.config import HeadConfig
-from model_build.heads.estimators import FITTERS
 
 
 def fit_head(embeddings: Float32Array, positive: BoolArray, label: str, config: HeadConfig) -> Head:
@@ -38,6 +37,8 @@ def fit_head(embeddings: Float32Array, positive: BoolArray, label: str, config: 
     ConfigError
         If no image, or every image, has the label.
     """
+    from model_build.heads.estimators import FITTERS
+
     if positive.all() or not positive.any():
         share = "every" if positive.all() else "no"
         raise ConfigError(

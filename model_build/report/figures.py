@@ -17,11 +17,24 @@ from model_build.metrics.classification import Scored, point_scored
 from model_build.metrics.curves import RiskCoverage, expected_calibration_error
 from model_build.plots import COLOURS
 from model_build.report import curve_figures, score_figures
-from model_build.report.mistakes import data_uri
+from model_build.report.page import Drawing
 from model_build.report.result import Report
 from model_build.report.tables import distance_from_points, wrong_share
 from model_build.report.training_figure import draw_training
 from model_build.training.epoch_log import Epoch
+
+_WORDS = {
+    "roc": "ROC curve",
+    "precision_recall": "Precision-recall curve",
+    "class_roc": "ROC curve of each class",
+    "class_precision_recall": "Precision-recall curve of each class",
+    "confusion": "Confusion matrix",
+    "scores": "Histogram of scores",
+    "reliability": "Reliability diagram",
+    "risk_coverage": "Risk-coverage curve",
+    "training": "Training curve",
+}
+_WORDS_OF_FINDINGS = {"roc": "ROC curves", "precision_recall": "Precision-recall curves"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +127,8 @@ def _draw_scores(evidence: Evidence) -> bytes:
 
 def draw_figures(
     evidence: Evidence, counts: Int64Array, labels: Sequence[str], errors: Sequence[CalibrationError], epochs: Sequence[Epoch]
-) -> dict[str, str]:
-    """Every figure that the task of the build has, by name, as the data URI of an SVG file.
+) -> dict[str, Drawing]:
+    """Every figure that the task of the build has, by name.
 
     Parameters
     ----------
@@ -144,4 +157,7 @@ def draw_figures(
         drawn["scores"] = _draw_scores(evidence)
     if epochs:
         drawn["training"] = draw_training(epochs)
-    return {name: data_uri(content, "image/svg+xml") for name, content in drawn.items()}
+    words = _WORDS | (_WORDS_OF_FINDINGS if evidence.config.task == "multilabel" else {})
+    if len(shown) > 1:
+        words["reliability"] = "Reliability diagrams"
+    return {name: Drawing(words[name], content) for name, content in drawn.items()}

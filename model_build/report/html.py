@@ -20,8 +20,9 @@ from model_build.evaluation.subgroups import measure_subgroups
 from model_build.report.figures import draw_figures, gather_evidence, measure_calibration_errors
 from model_build.report.markdown import NOTICE, shortcut_sentence, split_name, who_was_trained_on
 from model_build.report.mistakes import show_mistakes
+from model_build.report.page import Page
 from model_build.report.result import Report, decode_report
-from model_build.report.studies import Part, read_parts
+from model_build.report.studies import Section, read_studies
 from model_build.report.tables import class_rows, counts_table, coverage_rows, finding_rows
 from model_build.run_folder import CONFIG, EPOCHS, HELD_OUT, PIXELS, REPORT_JSON, REPORT_PAGE, write_whole
 from model_build.training.epoch_log import Epoch, read_epochs
@@ -41,8 +42,8 @@ def _confusion(measured: Measured, config: BuildConfig) -> tuple[Int64Array, lis
 
 
 def render_html(
-    report: Report, config: BuildConfig, kept: HeldOut, *, images: ImageSet | None, epochs: list[Epoch], parts: list[Part]
-) -> str:
+    report: Report, config: BuildConfig, kept: HeldOut, *, images: ImageSet | None, epochs: list[Epoch], studies: list[Section]
+) -> Page:
     """The report as HTML.
 
     Parameters
@@ -55,19 +56,15 @@ def render_html(
         The build's images: the worst mistakes are then shown as thumbnails, and the report must stay with the data.
     epochs : list of Epoch
         Of the training; empty where there was none.
-    parts : list of Part
-        What other commands wrote into the run folder.
-
-    Returns
-    -------
-    str
-        One HTML document. No file name and no patient stands in it.
+    studies : list of Section
+        From :func:`~model_build.report.studies.read_studies`.
     """
     measured, points = report.measured, report.measured.points
     evidence = gather_evidence(kept, report, config)
     counts, classes = _confusion(measured, config)
     errors = measure_calibration_errors(evidence)
     heads = [entry.name for entry in points] if config.task != "multiclass" else config.source.labels
+    figures = draw_figures(evidence, counts, classes, errors, epochs)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -87,17 +84,18 @@ def render_html(
         "shortcut": shortcut_sentence(report),
         "shortcut_alarm": any(entry.alarm for entry in report.shortcuts),
         "counts": counts_table(report, kept),
-        "figures": draw_figures(evidence, counts, classes, errors, epochs),
+        "figures": figures,
         "classes": class_rows(counts, classes) if classes else finding_rows(points),
         "calibration_errors": errors,
         "calibrations": list(zip(heads, measured.calibrations, strict=True)),
         "coverages": coverage_rows(evidence.scored, evidence.thresholds, evidence.reviewed),
         "subgroups": measure_subgroups(kept, evidence.scored, measured, config),
-        "parts": parts,
+        "studies": studies,
         "mistake_count": int(sum((one.predicted != one.positive).sum() for one in evidence.scored)),
         "mistakes": None if images is None else show_mistakes(kept, images, evidence.scored, points, config.source.labels, config.task),
     }
-    return environment.get_template("report.html.j2").render(fields)
+    drawings = [*figures.values(), *(study.figure for study in studies if study.figure is not None)]
+    return Page(environment.get_template("report.html.j2").render(fields), drawings)
 
 
 def _read_report(path: Path) -> Report:
@@ -117,8 +115,8 @@ def _read_epochs(path: Path) -> list[Epoch]:
         raise ConfigError(f"{path}: is not what a build wrote ({fault}); train again, or remove it") from fault
 
 
-def write_html_report(folder: Path, report: Report, config: BuildConfig, images: ImageSet | None) -> Path:
-    """Write ``report.html`` into a run folder, whole or not at all.
+def render_run(folder: Path, report: Report, config: BuildConfig, images: ImageSet | None) -> Page:
+    """The report of a run folder.
 
     Parameters
     ----------
@@ -129,6 +127,20 @@ def write_html_report(folder: Path, report: Report, config: BuildConfig, images:
     images : ImageSet or None
         The build's images, for the thumbnails of the worst mistakes.
 
+    Raises
+    ------
+    ConfigError
+        If a file of the run is missing or cannot be read, or ``images`` are not those that the run was built from.
+    """
+    if images is not None and images.fingerprint != report.fingerprint:
+        raise ConfigError(f"{folder}: was built from other images than those of --data; name the folder it was trained on")
+    kept, epochs = read_held_out(folder / HELD_OUT), _read_epochs(folder / EPOCHS)
+    return render_html(report, config, kept, images=images, epochs=epochs, studies=read_studies(folder))
+
+
+def write_html_report(folder: Path, report: Report, config: BuildConfig, images: ImageSet | None) -> Path:
+    """Write ``report.html`` into a run folder, whole or not at all; parameters as for :func:`render_run`.
+
     Returns
     -------
     Path
@@ -137,26 +149,33 @@ def write_html_report(folder: Path, report: Report, config: BuildConfig, images:
     Raises
     ------
     ConfigError
-        If held_out.npz is missing, or ``images`` are not those that the run was built from.
+        As :func:`render_run`.
     DiskFullError, StorageError
-        If it can not be written.
+        If it cannot be written.
     """
-    if images is not None and images.fingerprint != report.fingerprint:
-        raise ConfigError(f"{folder}: was built from other images than those of --data; name the folder it was trained on")
-    kept, epochs = read_held_out(folder / HELD_OUT), _read_epochs(folder / EPOCHS)
-    page = render_html(report, config, kept, images=images, epochs=epochs, parts=read_parts(folder))
     path = folder / REPORT_PAGE
-    write_whole(path, page.encode())
+    write_whole(path, render_run(folder, report, config, images).text.encode())
     return path
 
 
-def rewrite_html_report(folder: Path, data: Path | None) -> Path:
-    """Write ``report.html`` again from the files of a finished run; with images where ``data``, the folder it was trained on, is given.
+def read_page(folder: Path) -> Page:
+    """The report of a finished run without images: it may leave the data.
 
     Raises
     ------
     ConfigError
-        If config.toml or report.json is missing; and as :func:`write_html_report`.
+        As :func:`rewrite_html_report`.
+    """
+    return render_run(folder, _read_report(folder / REPORT_JSON), load_build_config(folder / CONFIG), None)
+
+
+def rewrite_html_report(folder: Path, data: Path | None) -> Path:
+    """Write ``report.html`` again from the files of a finished run; with images if ``data``, the folder it was trained on, is given.
+
+    Raises
+    ------
+    ConfigError
+        If config.toml or report.json is missing; and as :func:`render_run`.
     """
     report, config = _read_report(folder / REPORT_JSON), load_build_config(folder / CONFIG)
     images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / PIXELS)

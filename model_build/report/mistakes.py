@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from model_build.data.images import ImageSet
 from model_build.evaluation.held_out_metrics import PointMeasured
 from model_build.evaluation.held_out_outputs import HeldOut
 from model_build.metrics.classification import Scored, predicted_labels
+from model_build.report.page import data_uri
 
 # Larger inputs are shown smaller: a page of twelve pairs stays well under the size that a mail takes.
 _SIDE_PX = 192
@@ -30,11 +30,6 @@ class Mistake:
     probability: float
     film: str
     heatmap: str | None
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Bytes as a ``data:`` URI, which an ``img`` element shows without a second file."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _thumbnail_uri(pixels: UInt8Array) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from edge_agent.records import Task
 from model_build.data.audit.shortcuts import Shortcut
 from model_build.evaluation.held_out_metrics import Counts, Measured
+from model_build.run_folder import read_json
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,14 +43,4 @@ def decode_report(content: bytes) -> Report:
     msgspec.DecodeError
         If it is not what a build of this version wrote.
     """
-    return msgspec.convert(_with_nan(msgspec.json.decode(content)), Report)
-
-
-def _with_nan(value: Any) -> Any:
-    """JSON has no NaN: a figure that could not be computed stands as null, and is NaN again here."""
-    if isinstance(value, list):
-        return [_with_nan(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    figures = ("value", "low", "high", "float_auc", "int8_auc")
-    return {key: float("nan") if item is None and key in figures else _with_nan(item) for key, item in value.items()}
+    return read_json(content, Report)

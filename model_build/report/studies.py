@@ -1,99 +1,109 @@
-"""What other commands wrote into the run folder, for the report: their text, table and figure as they stand there."""
+"""The studies of a run, read from the JSON that their commands wrote, as sections of the report."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
+from matplotlib.figure import Figure
 
 from edge_agent.errors import ConfigError
-from model_build.report.mistakes import data_uri
+from model_build.plots import svg
+from model_build.report.page import Drawing
+from model_build.run_folder import read_json
+from model_build.studies.augmentation.result import AugmentationAblation, describe_augmentation, draw_augmentation
+from model_build.studies.label_efficiency.result import LabelEfficiency, describe_label_efficiency, draw_curve
+from model_build.studies.precision.result import PrecisionAblation, describe_precision, draw_precision
+from model_build.studies.shift.result import ShiftResult, describe_shift, draw_shift
+from model_build.tables import Block
 
 
 @dataclass(frozen=True)
-class Block:
-    """A piece of Markdown: a paragraph (``text``), or a table (``head`` and ``rows``)."""
+class Study:
+    """A question that a command of its own answers. ``stem`` names its files and its folder below the run folder."""
 
-    text: str = ""
-    head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    stem: str
+    title: str
+    command: str
+    kind: type[Any]
+    describe: Callable[[Any], list[Block]]
+    draw: Callable[[Any], Figure]
 
 
 @dataclass(frozen=True)
-class Part:
-    """One question that a command of its own answers. ``blocks`` is empty where it was not run."""
+class Section:
+    """A study in the report; without blocks and figure if it was not run."""
 
     title: str
     command: str
     blocks: list[Block]
-    figure: str | None
+    figure: Drawing | None
 
 
-# Stem of the files, title, and the command that writes them.
-_PARTS = (
-    ("shift", "At another hospital: simulated shift", "model-build simulate-shift RUN_FOLDER --data DIR"),
-    (
+STUDIES = (
+    Study(
+        "shift",
+        "At another hospital: simulated shift",
+        "model-build simulate-shift RUN_FOLDER --data DIR",
+        ShiftResult,
+        describe_shift,
+        draw_shift,
+    ),
+    Study(
         "label-efficiency",
         "What each further label buys",
         "model-build label-efficiency RUN_FOLDER/config.toml --data DIR --out RUN_FOLDER",
+        LabelEfficiency,
+        describe_label_efficiency,
+        draw_curve,
     ),
-    ("precision", "Number formats and pruning", "model-build ablate precision RUN_FOLDER --data DIR"),
-    (
+    Study(
+        "precision",
+        "Number formats and pruning",
+        "model-build ablate precision RUN_FOLDER --data DIR",
+        PrecisionAblation,
+        describe_precision,
+        draw_precision,
+    ),
+    Study(
         "augmentation",
         "What augmentation buys",
         "model-build ablate augmentation RUN_FOLDER/config.toml --data DIR --out RUN_FOLDER/augmentation",
+        AugmentationAblation,
+        describe_augmentation,
+        draw_augmentation,
     ),
 )
+"""In the order of the report."""
 
 
-def _cells(line: str) -> tuple[str, ...]:
-    return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
-
-
-def read_markdown(text: str) -> list[Block]:
-    """Paragraphs and pipe tables of the Markdown that this package writes; headings and list items become paragraphs.
-
-    Parameters
-    ----------
-    text : str
-        Blocks stand apart by an empty line.
-
-    Returns
-    -------
-    list of Block
-        Without marks of emphasis and code.
-    """
-    blocks = []
-    for piece in text.split("\n\n"):
-        lines = [line for line in piece.strip().splitlines() if line.strip()]
-        if len(lines) >= 2 and lines[0].startswith("|") and set(lines[1]) <= set("|-: "):
-            blocks.append(Block(head=_cells(lines[0]), rows=tuple(_cells(line) for line in lines[2:])))
-            continue
-        plain = [line.lstrip("#* ").replace("`", "").replace("**", "") for line in lines]
-        # Each item of a list is a paragraph; the lines of a paragraph run on.
-        items = plain if lines and lines[0].startswith("* ") else [" ".join(plain)]
-        blocks += [Block(text=item) for item in items if item]
-    return blocks
-
-
-def read_parts(folder: Path) -> list[Part]:
-    """Every part, in the order of the report, with what stands in a run folder or in a folder of its own there.
+def read_studies(folder: Path) -> list[Section]:
+    """A section for each of ``STUDIES``, from its JSON in the run folder or in a folder of its own there.
 
     Raises
     ------
     ConfigError
-        If a file can not be read.
+        If a JSON file cannot be read, or only the Markdown of a study is left.
     """
-    return [_read_part(folder, *part) for part in _PARTS]
+    return [_read_study(folder, study) for study in STUDIES]
 
 
-def _read_part(folder: Path, stem: str, title: str, command: str) -> Part:
-    for path in (folder / f"{stem}.md", folder / stem / f"{stem}.md"):
+def _read_study(folder: Path, study: Study) -> Section:
+    for path in (folder / f"{study.stem}.json", folder / study.stem / f"{study.stem}.json"):
         try:
-            if not path.is_file():
-                continue
-            drawn = path.with_suffix(".png")
-            figure = data_uri(drawn.read_bytes(), "image/png") if drawn.is_file() else None
-            return Part(title, command, read_markdown(path.read_text(encoding="utf-8")), figure)
-        except (OSError, UnicodeDecodeError) as fault:
-            raise ConfigError(f"{path}: can not be read ({fault}); write it again with `{command}`, or remove it") from fault
-    return Part(title, command, [], None)
+            found = read_json(path.read_bytes(), study.kind)
+        except FileNotFoundError:
+            text = path.with_suffix(".md")
+            if text.is_file():
+                raise ConfigError(
+                    f"{path}: missing beside {text.name}; the report is made from it: write it again with `{study.command}`, or remove"
+                    f" {text.name}"
+                ) from None
+            continue
+        except (OSError, msgspec.DecodeError) as fault:
+            raise ConfigError(f"{path}: cannot be read ({fault}); write it again with `{study.command}`, or remove it") from fault
+        return Section(study.title, study.command, study.describe(found), Drawing(study.title, svg(study.draw(found))))
+    return Section(study.title, study.command, [], None)

@@ -1,16 +1,28 @@
-"""What both ablations write: a table in Markdown, the numbers in JSON, a figure, and a sentence that follows from the numbers."""
+"""What every study writes: tables and sentences in Markdown, the numbers in JSON, and a figure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from matplotlib.figure import Figure
 
+from model_build.plots import png
 from model_build.run_folder import write_json, write_whole
+from model_build.tables import Block, render_markdown
 
 
-def write_ablation(out: Path, name: str, text: str, numbers: msgspec.Struct, figure: bytes) -> None:
-    """Write ``NAME.md``, ``NAME.json`` and ``NAME.png`` into a folder, which is made; errors as for ``run_folder.write_whole``."""
-    write_whole(out / f"{name}.md", text.encode())
+def write_study(out: Path, name: str, blocks: Sequence[Block], numbers: msgspec.Struct, figure: Figure) -> str:
+    """Write ``NAME.md``, ``NAME.json`` and ``NAME.png`` into a folder, which is made, and return the Markdown.
+
+    Raises
+    ------
+    DiskFullError, StorageError
+        If a file cannot be written.
+    """
+    text = render_markdown(blocks)
+    write_whole(out / f"{name}.md", f"{text}\n".encode())
     write_json(out / f"{name}.json", numbers)
-    write_whole(out / f"{name}.png", figure)
+    write_whole(out / f"{name}.png", png(figure))
+    return text

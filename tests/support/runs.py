@@ -12,6 +12,7 @@ from typing import Any
 
 from edge_agent.errors import DiskFullError
 from model_build.experiments.build_process import Failure, Order
+from model_build.report.page import Drawing, Page
 
 CONFIG = """\
 name = "tiny"
@@ -53,19 +54,18 @@ def _uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def page(*, images: bool, inside: bool = False) -> str:
-    """A report's HTML: one figure, and one film where ``images``, or where ``inside`` in a second figure."""
-    film = f'<img src="{_uri(THUMBNAIL, "png")}" alt="held-out film">' if images else ""
+def page(*, images: bool, inside: bool = False) -> Page:
+    """A report: one figure, and one film where ``images``, or where ``inside`` in a second figure."""
+    drawings = [Drawing("ROC curve", SVG)]
     if inside:
-        film = f'<img src="{_uri(f"""<svg><image href="{_uri(THUMBNAIL, "png")}"/></svg>""".encode(), "svg+xml")}" alt="film">'
-    return f'<html><img src="{_uri(SVG, "svg+xml")}" alt="ROC curve">{film}</html>'
+        drawings.append(Drawing("film", f"""<svg><image href="{_uri(THUMBNAIL, "png")}"/></svg>""".encode()))
+    film = f'<img src="{_uri(THUMBNAIL, "png")}" alt="held-out film">' if images else ""
+    return Page(f"<html>{''.join(f'<img src={drawing.uri!r}>' for drawing in drawings)}{film}</html>", drawings)
 
 
-def render_page(folder: Path) -> Path:
-    """Write the page without images, as ``model-build report`` does."""
-    path = folder / "report.html"
-    path.write_text(page(images=False))
-    return path
+def read_page(folder: Path) -> Page:
+    """The page without images, as ``model-build report`` makes it."""
+    return page(images=False)
 
 
 def estimate(value: float | None) -> dict[str, float | None]:
@@ -100,7 +100,7 @@ def write_run(folder: Path, config_text: str = CONFIG, *, auc: float | None = 0.
     }
     (folder / "report.json").write_text(json.dumps(report))
     (folder / "report.md").write_text("# report")
-    (folder / "report.html").write_text(page(images=True))
+    (folder / "report.html").write_text(page(images=True).text)
     (folder / "held_out.npz").write_bytes(b"patients")
     (folder / "bundle" / "manifest.json").write_text('{"name": "tiny"}')
     (folder / "bundle" / "model.tflite").write_bytes(b"TFL3")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from support.no_network import forbid_network
-from support.runs import render_page
+from support.runs import read_page
 
 _BLOCK, _HEADER = 32768, 7
 
@@ -30,7 +30,7 @@ def log(out: Path, kinds: list[str]) -> None:
 
     trackers = open_trackers("" if "mlflow" in kinds else None, "wandb" in kinds, out)
     for _ in range(2):
-        print(json.dumps(track_run(out / "run", "first", trackers, render_page)))
+        print(json.dumps(track_run(out / "run", "first", trackers, read_page)))
 
 
 def read_mlflow(out: Path) -> dict[str, Any]:

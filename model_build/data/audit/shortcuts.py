@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
 
 from model_build.array_types import BoolArray, Float64Array, Int64Array
 from model_build.data.classes import strata_of
@@ -92,6 +91,8 @@ def _patient_count(positive: BoolArray, patients: NDArray[np.str_]) -> int:
 
 def _grouped_aucs(features: Float64Array, targets: BoolArray, folds: Int64Array, seed: int) -> list[float]:
     """For each label, the mean over the folds of the AUC on the fold's patients; folds without one of its two sides are passed over."""
+    from sklearn.ensemble import RandomForestClassifier
+
     aucs = np.full((_FOLDS, targets.shape[1]), np.nan)
     for fold in range(_FOLDS):
         rest, here = folds != fold, folds == fold

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from edge_agent.errors import ConfigError
+from model_build.report.page import Drawing, Page
 from model_build.run_folder import (
     BUNDLE,
     CONFIG,
@@ -33,7 +32,7 @@ from model_build.run_folder import (
 MARK = "tracked.json"
 """In a run folder: which trackers have the run."""
 
-_SVG = "data:image/svg+xml;base64,"
+_OTHER_THAN_SVG = re.compile(r"data:(?!image/svg\+xml;base64,)\w+/")
 _TEXTS = (CONFIG, ENVIRONMENT, EPOCHS, *REPORTS[:2])
 # What every tracker takes in the name of a metric.
 _UNUSUAL = re.compile(r"[^\w\-./ ]")
@@ -97,61 +96,45 @@ class _Mark(msgspec.Struct, frozen=True):
     complete: bool
 
 
-class _Figures(HTMLParser):
-    """Collects the drawn figures of a report: content by the words that describe them."""
+def _read_page(folder: Path) -> Page:
+    from model_build.report.html import read_page
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, bytes] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        source = values.get("src") or ""
-        if tag != "img" or not source.startswith("data:"):
-            return
-        drawing = base64.b64decode(source.removeprefix(_SVG)) if source.startswith(_SVG) else b"<image"
-        if b"<image" in drawing:
-            raise ConfigError("the report that was to be tracked holds an image that is no drawing; nothing was tracked")
-        words = re.sub(r"[^a-z0-9]+", "-", (values.get("alt") or "figure").lower()).strip("-")[:60]
-        name = words if f"{words}.svg" not in self.found else f"{words}-{len(self.found)}"
-        self.found[f"{name}.svg"] = drawing
+    return read_page(folder)
 
 
-def _render_page(folder: Path) -> Path:
-    from model_build.report.html import rewrite_html_report
-
-    return rewrite_html_report(folder, None)
+def _figure_files(drawings: Sequence[Drawing]) -> dict[str, bytes]:
+    """The figures by file name, which is made of the words that describe them."""
+    files: dict[str, bytes] = {}
+    for drawing in drawings:
+        words = re.sub(r"[^a-z0-9]+", "-", drawing.words.lower()).strip("-")[:60]
+        files[f"{words}.svg" if f"{words}.svg" not in files else f"{words}-{len(files)}.svg"] = drawing.svg
+    return files
 
 
 @contextmanager
-def shareable_files(folder: Path, render_page: Callable[[Path], Path] = _render_page) -> Iterator[Path]:
+def shareable_files(folder: Path, read_page: Callable[[Path], Page] = _read_page) -> Iterator[Path]:
     """A temporary folder with what may leave the data: the run's texts, its HTML report without images, and its figures.
 
     Parameters
     ----------
     folder : Path
-        Of a finished run.
-    render_page : callable
-        Writes ``report.html`` without images into a copy of the run folder and gives its path.
+        Of a finished run; the report that stands there, which shows the worst mistakes, is left out.
+    read_page : callable
+        From a run folder to its report without images.
 
     Raises
     ------
     ConfigError
         If the page holds an image nevertheless.
     """
+    page = read_page(folder)
+    if _OTHER_THAN_SVG.search(page.text) or any(b"<image" in drawing.svg for drawing in page.drawings):
+        raise ConfigError("the report to be tracked holds an image that is not a drawing; nothing was tracked")
     with tempfile.TemporaryDirectory(prefix="model-build-") as name:
-        copy, files = Path(name) / "run", Path(name) / "files"
-        copy.mkdir()
-        (files / "figures").mkdir(parents=True)
-        for path in folder.iterdir():
-            # The page is written anew from the rest; the one that shows the worst mistakes stays where the data are.
-            if path.is_file() and path.name != REPORTS[2]:
-                (copy / path.name).symlink_to(path.resolve())
-        page = render_page(copy).read_text(encoding="utf-8")
-        drawn = _Figures()
-        drawn.feed(page)
-        (files / REPORTS[2]).write_text(page, encoding="utf-8")
-        for figure, content in drawn.found.items():
+        files = Path(name)
+        (files / "figures").mkdir()
+        (files / REPORTS[2]).write_text(page.text, encoding="utf-8")
+        for figure, content in _figure_files(page.drawings).items():
             (files / "figures" / figure).write_bytes(content)
         for text in _TEXTS:
             if (folder / text).is_file():
@@ -208,7 +191,7 @@ def _describe(name: str, run: FinishedRun, files: Path) -> TrackedRun:
     )
 
 
-def track_run(folder: Path, name: str, trackers: Sequence[Tracker], render_page: Callable[[Path], Path] = _render_page) -> list[str]:
+def track_run(folder: Path, name: str, trackers: Sequence[Tracker], read_page: Callable[[Path], Page] = _read_page) -> list[str]:
     """Give a finished run to each tracker that does not have it yet; one that was cut short before is given again.
 
     Parameters
@@ -218,7 +201,7 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], render_page:
     name : str
         Of the run.
     trackers : sequence of Tracker
-    render_page : callable
+    read_page : callable
         As in :func:`shareable_files`.
 
     Returns
@@ -248,7 +231,7 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], render_page:
     if not waiting:
         return []
     said = []
-    with shareable_files(folder, render_page) as files:
+    with shareable_files(folder, read_page) as files:
         described = _describe(name, run, files)
         for tracker in waiting:
             for mark in marks:

@@ -141,7 +141,7 @@ def measure_augmentation(
     epochs : int
         Of each training.
     on_stage, on_advance : callable, optional
-        PendingPaths of each stage with its number of steps, and of the steps done.
+        Called at each stage with its number of steps, and with the steps done.
 
     Returns
     -------

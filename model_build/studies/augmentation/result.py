@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from matplotlib.figure import Figure
 
 from model_build.metrics.bootstrap import Estimate
 from model_build.plots import BLUE, GREY, VERMILLION, Panel, Series, draw_panels
-from model_build.studies.output import write_ablation
-from model_build.tables import figure_text, markdown_table, signed
+from model_build.studies.output import write_study
+from model_build.tables import Block, Table, figure_text, signed
 from model_build.training.augmentation_presets import PresetName
 
 BASELINE: PresetName = "none"
@@ -55,8 +56,7 @@ _COLUMNS = (
 )
 
 
-def render_table(found: AugmentationAblation) -> str:
-    """One row for each group, in Markdown."""
+def _table(found: AugmentationAblation) -> Table:
     rows = [
         (
             g.name,
@@ -69,7 +69,7 @@ def render_table(found: AugmentationAblation) -> str:
         )
         for g in found.groups
     ]
-    return markdown_table(_COLUMNS, rows)
+    return Table(_COLUMNS, rows)
 
 
 def answer_augmentation(found: AugmentationAblation) -> str:
@@ -105,8 +105,8 @@ def _measured(difference: Estimate) -> str:
     return text if difference.low > 0.0 or difference.high < 0.0 else f"{text}, nothing that can be measured on these patients"
 
 
-def draw_augmentation(found: AugmentationAblation) -> bytes:
-    """Balanced accuracy of every group as they are, over the shifts and under the worst one, as a PNG."""
+def draw_augmentation(found: AugmentationAblation) -> Figure:
+    """Balanced accuracy of every group as they are, over the shifts and under the worst one."""
 
     def series(label: str, colour: str, mark: str, figures: list[Estimate]) -> Series:
         return Series(label, colour, mark, [f.value for f in figures], [f.low for f in figures], [f.high for f in figures])
@@ -122,17 +122,17 @@ def draw_augmentation(found: AugmentationAblation) -> bytes:
     return draw_panels([g.name for g in groups], panels)
 
 
-def render_augmentation(found: AugmentationAblation) -> str:
-    """The whole answer in Markdown: sentence, table, how it was measured."""
+def describe_augmentation(found: AugmentationAblation) -> list[Block]:
+    """The whole answer: sentence, table, how it was measured."""
     note = (
         f"One training of {found.epochs} epochs for each row, with the same seed on the same patients. Int8 models; heads fitted,"
         " calibrated and operating points chosen anew for each. Images as they are: points chosen on other held-out patients than those"
         " counted. Under shift: at the calibration and the points chosen on the held-out images as they are. 95 % intervals over patients;"
         " what another seed would change is not in them."
     )
-    return "\n\n".join((answer_augmentation(found), render_table(found), note)) + "\n"
+    return [answer_augmentation(found), _table(found), note]
 
 
-def write_augmentation(found: AugmentationAblation, out: Path) -> None:
-    """Write ``augmentation.md``, ``.json`` and ``.png``."""
-    write_ablation(out, NAME, render_augmentation(found), found, draw_augmentation(found))
+def write_augmentation(found: AugmentationAblation, out: Path) -> str:
+    """Write ``augmentation.md``, ``.json`` and ``.png``, and return the Markdown."""
+    return write_study(out, NAME, describe_augmentation(found), found, draw_augmentation(found))

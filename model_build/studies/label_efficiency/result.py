@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from matplotlib.figure import Figure
 
 from model_build.heads.raw_pixel_baseline import SIDE_PX
 from model_build.plots import BLUE, VERMILLION
-from model_build.run_folder import write_json, write_whole
+from model_build.studies.output import write_study
+from model_build.tables import Block, Table
+
+NAME = "label-efficiency"
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -54,48 +58,51 @@ class LabelEfficiency(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[Variant] = []
 
 
-def render_table(measured: LabelEfficiency) -> str:
-    """The curve, and the variants where they were measured, as Markdown."""
-    what = "AUC" if len(measured.labels) == 1 else f"mean AUC of {len(measured.labels)} labels"
-    lines = [
-        f"{measured.name}: {what} on {measured.held_out_images} images of {measured.held_out_patients} held-out patients; mean ± standard"
-        f" deviation over {measured.draws} draws of the labels.",
-        "",
-        f"| labels per class | int8 embedding of the pretrained CNN | raw pixels ({SIDE_PX} x {SIDE_PX}), same head | lead |",
-        "|---|---|---|---|",
+def describe_label_efficiency(measured: LabelEfficiency) -> list[Block]:
+    """The curve as a table, and the variants where they were measured."""
+    points = [
+        (
+            str(p.labels_per_class),
+            f"{p.embedding_auc:.3f} ± {p.embedding_spread:.3f}",
+            f"{p.raw_pixel_auc:.3f} ± {p.raw_pixel_spread:.3f}",
+            f"{p.lead:+.3f} ± {p.lead_spread:.3f}",
+        )
+        for p in measured.points
     ]
-    for p in measured.points:
-        ours, theirs = f"{p.embedding_auc:.3f} ± {p.embedding_spread:.3f}", f"{p.raw_pixel_auc:.3f} ± {p.raw_pixel_spread:.3f}"
-        lines.append(f"| {p.labels_per_class} | {ours} | {theirs} | {p.lead:+.3f} ± {p.lead_spread:.3f} |")
-    if not measured.variants:
-        return "\n".join(lines)
-    sizes = list(dict.fromkeys(v.labels_per_class for v in measured.variants))
-    first, *_ = names = list(dict.fromkeys(v.name for v in measured.variants))
-    cells = {(v.name, v.labels_per_class): v for v in measured.variants}
-    lines += [
-        "",
+    columns = ("labels per class", "int8 embedding of the pretrained CNN", f"raw pixels ({SIDE_PX} x {SIDE_PX}), same head", "lead")
+    blocks: list[Block] = [
+        f"{measured.name}: {_what(measured)} on {measured.held_out_images} images of {measured.held_out_patients} held-out patients; mean ±"
+        f" standard deviation over {measured.draws} draws of the labels.",
+        Table(columns, points),
+    ]
+    return [*blocks, *_describe_variants(measured.variants)] if measured.variants else blocks
+
+
+def _describe_variants(variants: Sequence[Variant]) -> list[Block]:
+    sizes = list(dict.fromkeys(v.labels_per_class for v in variants))
+    first, *_ = names = list(dict.fromkeys(v.name for v in variants))
+    cells = {(v.name, v.labels_per_class): f"{v.auc:.4f} ± {v.spread:.4f}" for v in variants}
+    for v in variants:
+        if v.name != first:
+            cells[v.name, v.labels_per_class] += f" ({v.difference:+.4f} ± {v.difference_error:.4f})"
+    return [
         f"What was tried, on float embeddings: AUC ± standard deviation over the draws, and the difference from '{first}' on the same draws"
         " ± its standard error.",
-        "",
-        f"| | {' | '.join(f'{size} per class' for size in sizes)} |",
-        f"|---|{'---|' * len(sizes)}",
+        Table(("", *(f"{size} per class" for size in sizes)), [(name, *(cells[name, size] for size in sizes)) for name in names]),
     ]
-    for name in names:
-        row = [cells[name, size] for size in sizes]
-        gaps = ["" if name == first else f" ({v.difference:+.4f} ± {v.difference_error:.4f})" for v in row]
-        lines.append(f"| {name} | {' | '.join(f'{v.auc:.4f} ± {v.spread:.4f}{gap}' for v, gap in zip(row, gaps, strict=True))} |")
-    return "\n".join(lines)
 
 
-def draw_curve(measured: LabelEfficiency) -> bytes:
-    """The curve as a PNG: AUC over labels per class, a band of one standard deviation over the draws."""
-    from matplotlib.figure import Figure
+def _what(measured: LabelEfficiency) -> str:
+    return "AUC" if len(measured.labels) == 1 else f"mean AUC of {len(measured.labels)} labels"
 
+
+def draw_curve(measured: LabelEfficiency) -> Figure:
+    """The curve: AUC over labels per class, a band of one standard deviation over the draws."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     points = measured.points
     labels = [p.labels_per_class for p in points]
-    # PendingPaths apart in print by their marks and lines.
+    # Told apart in print by their marks and lines.
     for name, colour, mark, line, means, spreads in (
         ("pretrained CNN, int8", BLUE, "o", "-", [p.embedding_auc for p in points], [p.embedding_spread for p in points]),
         (
@@ -114,23 +121,12 @@ def draw_curve(measured: LabelEfficiency) -> bytes:
     axes.set_xticks(labels, [str(n) for n in labels])
     axes.minorticks_off()
     axes.set_xlabel("labels per class")
-    what = "AUC" if len(measured.labels) == 1 else f"mean AUC of {len(measured.labels)} labels"
-    axes.set_ylabel(f"{what}, held-out patients, {measured.draws} draws")
+    axes.set_ylabel(f"{_what(measured)}, held-out patients, {measured.draws} draws")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="lower right")
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
-    return stream.getvalue()
+    return figure
 
 
-def write_label_efficiency(measured: LabelEfficiency, out: Path) -> None:
-    """Write ``label-efficiency.md``, ``.json`` and ``.png`` into a folder, which is made; the report of a run folder shows them.
-
-    Raises
-    ------
-    DiskFullError, StorageError
-        If they can not be written.
-    """
-    write_json(out / "label-efficiency.json", measured)
-    write_whole(out / "label-efficiency.png", draw_curve(measured))
-    write_whole(out / "label-efficiency.md", f"{render_table(measured)}\n".encode())
+def write_label_efficiency(measured: LabelEfficiency, out: Path) -> str:
+    """Write ``label-efficiency.md``, ``.json`` and ``.png``, and return the Markdown."""
+    return write_study(out, NAME, describe_label_efficiency(measured), measured, draw_curve(measured))

@@ -139,7 +139,7 @@ def measure_precision(
     epochs : int
         Length of each fine-tuning, while and after weights become zero.
     on_stage, on_step : callable, optional
-        PendingPaths of each stage with its number of steps, and of each batch of a fine-tuning.
+        Called at each stage with its number of steps, and after each batch of a fine-tuning.
 
     Returns
     -------

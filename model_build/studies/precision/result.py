@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from matplotlib.figure import Figure
 
 from model_build.metrics.bootstrap import Estimate
 from model_build.metrics.noninferiority import AUC_MARGIN, judge_difference
 from model_build.plots import BLUE, VERMILLION, Panel, Series, draw_panels
-from model_build.studies.output import write_ablation
-from model_build.tables import figure_text, markdown_table, percent, signed
+from model_build.studies.output import write_study
+from model_build.tables import Block, Table, figure_text, percent, signed
 
 REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
 
@@ -76,8 +77,7 @@ _COLUMNS = (
 )
 
 
-def render_table(found: PrecisionAblation) -> str:
-    """One row for each variant, in Markdown."""
+def _table(found: PrecisionAblation) -> Table:
     rows = [
         (
             v.name,
@@ -94,17 +94,16 @@ def render_table(found: PrecisionAblation) -> str:
         )
         for v in found.variants
     ]
-    return markdown_table(_COLUMNS, rows)
+    return Table(_COLUMNS, rows)
 
 
-def render_head_fit(fit: HeadFit) -> str:
-    """What fitting the heads on int8 embeddings wins over fitting them on float32 ones, in Markdown."""
+def _head_fit_table(fit: HeadFit) -> Table:
     names = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity", "balanced_accuracy": "balanced accuracy"}
     rows = [
         (text, figure_text(fit.on_float[name], 4), figure_text(fit.on_int8[name], 4), signed(fit.difference[name]))
         for name, text in names.items()
     ]
-    return markdown_table(("heads of the int8 model fitted on", "float32 embeddings", "int8 embeddings", "int8 minus float32"), rows)
+    return Table(("heads of the int8 model fitted on", "float32 embeddings", "int8 embeddings", "int8 minus float32"), rows)
 
 
 def answer_head_fit(fit: HeadFit) -> str:
@@ -170,8 +169,8 @@ def _pruning(pruned: Variant, dense: Variant) -> str:
     return f"pruning {share} of the weights saves {percent(saved)} of the zipped bytes, {time} and {cost}, {signed(pruned.auc_difference)}"
 
 
-def draw_precision(found: PrecisionAblation) -> bytes:
-    """AUC, size and latency of every variant, as a PNG."""
+def draw_precision(found: PrecisionAblation) -> Figure:
+    """AUC, size and latency of every variant."""
     variants = found.variants
     auc = Series("AUC", BLUE, "o", [v.auc.value for v in variants], [v.auc.low for v in variants], [v.auc.high for v in variants])
     sizes = (
@@ -187,18 +186,17 @@ def draw_precision(found: PrecisionAblation) -> bytes:
     return draw_panels([v.name for v in variants], panels)
 
 
-def render_precision(found: PrecisionAblation) -> str:
-    """The whole answer in Markdown: sentence, table, what fitting on int8 wins."""
+def describe_precision(found: PrecisionAblation) -> list[Block]:
+    """The whole answer: sentence, table, what fitting on int8 wins."""
     note = (
         "Heads fitted, calibrated and operating points chosen anew for each variant; sensitivity and specificity at points chosen on other"
         " patients; 95 % intervals over patients. AUC difference: from float32 on the same patients, that of the pruned ones from"
         f" '{DENSE}', trained on for the same {found.fine_tuning_epochs} epochs without pruning. Zipped: deflate. Latency: LiteRT,"
         " one thread, this machine."
     )
-    parts = (answer_precision(found), render_table(found), note, answer_head_fit(found.head_fit), render_head_fit(found.head_fit))
-    return "\n\n".join(parts) + "\n"
+    return [answer_precision(found), _table(found), note, answer_head_fit(found.head_fit), _head_fit_table(found.head_fit)]
 
 
-def write_precision(found: PrecisionAblation, out: Path) -> None:
-    """Write ``precision.md``, ``.json`` and ``.png``."""
-    write_ablation(out, NAME, render_precision(found), found, draw_precision(found))
+def write_precision(found: PrecisionAblation, out: Path) -> str:
+    """Write ``precision.md``, ``.json`` and ``.png``, and return the Markdown."""
+    return write_study(out, NAME, describe_precision(found), found, draw_precision(found))

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+from matplotlib.figure import Figure
 
-from edge_agent.errors import ConfigError
 from model_build.metrics.bootstrap import Estimate
 from model_build.plots import BLUE, GREEN, VERMILLION, Panel, Series, draw_panels
-from model_build.run_folder import write_json, write_whole
-from model_build.tables import figure_text, markdown_table
+from model_build.studies.output import write_study
+from model_build.tables import Block, Table, figure_text
 
 
 class ShiftFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ class ShiftChoices(msgspec.Struct, frozen=True, kw_only=True):
     calibrations: list[CalibrationChoice]
 
 
-JSON_NAME = "shift.json"
+NAME = "shift"
 
 
 class ShiftResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,23 +102,6 @@ class ShiftResult(msgspec.Struct, frozen=True, kw_only=True):
 
     simulation: ShiftSimulation
     choices: ShiftChoices | None = None
-
-
-def read_shift(run_folder: Path) -> ShiftResult | None:
-    """Read ``shift.json`` of a run folder; None where there is none.
-
-    Raises
-    ------
-    ConfigError
-        If it is not what this version writes.
-    """
-    path = run_folder / JSON_NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ShiftResult)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as fault:
-        raise ConfigError(f"{path}: is not what this version writes ({fault}); make it again by `model-build simulate-shift`") from fault
 
 
 def _row(figures: ShiftFigures) -> list[str]:
@@ -132,82 +115,63 @@ def _row(figures: ShiftFigures) -> list[str]:
     ]
 
 
-def render_simulation(simulation: ShiftSimulation) -> str:
-    """The table of shifts, in Markdown."""
+def describe_shift(result: ShiftResult) -> list[Block]:
+    """The run as it is, then the choices where they were compared."""
+    return [*_describe_simulation(result.simulation), *(_describe_choices(result.choices) if result.choices is not None else [])]
+
+
+def _describe_simulation(simulation: ShiftSimulation) -> list[Block]:
     columns = ["held-out images", "AUC", "sensitivity", "specificity", "balanced accuracy", "to review", "novel", "of those decided alone"]
     worst = next(figures for figures in simulation.shifts if figures.name == simulation.worst)
     over = f", means over {simulation.points} operating points" if simulation.points > 1 else ""
-    return "\n".join(
-        [
-            markdown_table(columns, [_row(figures) for figures in (simulation.as_they_are, *simulation.shifts)]),
-            "",
-            f"Balanced accuracy over the {len(simulation.shifts)} shifts: mean {figure_text(simulation.mean_balanced_accuracy)}, worst"
-            f" {figure_text(worst.balanced_accuracy)} ({worst.name}); as they are {figure_text(simulation.as_they_are.balanced_accuracy)}."
-            f" {simulation.images} held-out images of {simulation.patients} patients{over}; 95 % intervals, bootstrap over patients. The"
-            " last column is balanced accuracy without the images that the review band or the novelty limit sends to a person.",
-        ]
-    )
+    return [
+        Table(columns, [_row(figures) for figures in (simulation.as_they_are, *simulation.shifts)]),
+        f"Balanced accuracy over the {len(simulation.shifts)} shifts: mean {figure_text(simulation.mean_balanced_accuracy)}, worst"
+        f" {figure_text(worst.balanced_accuracy)} ({worst.name}); as they are {figure_text(simulation.as_they_are.balanced_accuracy)}."
+        f" {simulation.images} held-out images of {simulation.patients} patients{over}; 95 % intervals, bootstrap over patients. The"
+        " last column is balanced accuracy without the images that the review band or the novelty limit sends to a person.",
+    ]
 
 
-def render_choices(choices: ShiftChoices) -> str:
-    """The tables of rules and calibrations, in Markdown, and the answer."""
-    points = markdown_table(
-        [
-            "operating point",
-            "chosen on images",
-            "as they are",
-            "mean over shifts",
-            "behind the best",
-            "worst",
-            "sensitivity",
-            "specificity",
-        ],
-        [
-            [
-                choice.rule,
-                choice.chosen_on,
-                f"{choice.as_they_are:.3f}",
-                figure_text(choice.mean),
-                figure_text(choice.behind_best),
-                f"{choice.worst:.3f} ({choice.worst_shift})",
-                f"{choice.mean_sensitivity:.3f}, lowest {choice.lowest_sensitivity:.3f}",
-                f"{choice.mean_specificity:.3f}, lowest {choice.lowest_specificity:.3f}",
-            ]
-            for choice in choices.points
-        ],
-    )
-    calibrations = markdown_table(
-        ["calibration", "fitted on images", "as they are", "mean over shifts", "behind the best", "worst", "calibration error"],
-        [
-            [
-                choice.method,
-                choice.chosen_on,
-                f"{choice.as_they_are:.4f}",
-                figure_text(choice.mean, 4),
-                figure_text(choice.behind_best, 4),
-                f"{choice.worst:.3f} ({choice.worst_shift})",
-                f"{choice.mean_error:.3f}",
-            ]
-            for choice in choices.calibrations
-        ],
-    )
-    return "\n".join(
-        [
-            "Balanced accuracy, each family of shifts counted with a point chosen without it, on other patients:",
-            "",
-            points,
-            "",
-            "Log loss, in the same way (a calibration does not move the point of a binary model, but the probability that people read):",
-            "",
-            calibrations,
-            "",
-            answer(choices),
-        ]
-    )
+def _describe_choices(choices: ShiftChoices) -> list[Block]:
+    """The tables of rules and calibrations, and the answer."""
+    points = [
+        (
+            choice.rule,
+            choice.chosen_on,
+            f"{choice.as_they_are:.3f}",
+            figure_text(choice.mean),
+            figure_text(choice.behind_best),
+            f"{choice.worst:.3f} ({choice.worst_shift})",
+            f"{choice.mean_sensitivity:.3f}, lowest {choice.lowest_sensitivity:.3f}",
+            f"{choice.mean_specificity:.3f}, lowest {choice.lowest_specificity:.3f}",
+        )
+        for choice in choices.points
+    ]
+    calibrations = [
+        (
+            choice.method,
+            choice.chosen_on,
+            f"{choice.as_they_are:.4f}",
+            figure_text(choice.mean, 4),
+            figure_text(choice.behind_best, 4),
+            f"{choice.worst:.3f} ({choice.worst_shift})",
+            f"{choice.mean_error:.3f}",
+        )
+        for choice in choices.calibrations
+    ]
+    under_shift = ("as they are", "mean over shifts", "behind the best", "worst")
+    return [
+        "Balanced accuracy, each family of shifts counted with a point chosen without it, on other patients:",
+        Table(("operating point", "chosen on images", *under_shift, "sensitivity", "specificity"), points),
+        "Log loss, in the same way (a calibration does not move the point of a binary model, but the probability that people read):",
+        Table(("calibration", "fitted on images", *under_shift, "calibration error"), calibrations),
+        answer_shift(choices),
+    ]
 
 
-def answer(choices: ShiftChoices) -> str:
-    """Which choices lose least, and which others these patients can not tell from them: sentences that follow from the numbers."""
+def answer_shift(choices: ShiftChoices) -> str:
+    """Which choices lose least, and which others these patients cannot tell from them: sentences that follow from the numbers."""
     point = max(choices.points, key=lambda choice: choice.mean.value)
     calibration = min(choices.calibrations, key=lambda choice: choice.mean.value)
     return (
@@ -228,8 +192,8 @@ def _equals(best: PointChoice | CalibrationChoice, choices: Sequence[PointChoice
     return f" These patients do not tell it from {', '.join(near)}." if near else ""
 
 
-def draw_shift(result: ShiftResult) -> bytes:
-    """The figure as a PNG: sensitivity and specificity, AUC, and what goes to a person, under each shift."""
+def draw_shift(result: ShiftResult) -> Figure:
+    """Sensitivity and specificity, AUC, and what goes to a person, under each shift."""
     rows = [result.simulation.as_they_are, *result.simulation.shifts]
     return draw_panels(
         [figures.name for figures in rows],
@@ -259,8 +223,8 @@ def _series(label: str, colour: str, mark: str, figures: Sequence[Estimate]) -> 
     return Series(label, colour, mark, [figure.value for figure in figures], low, high)
 
 
-def render_runs(results: dict[str, ShiftResult]) -> str:
-    """Several runs (of different augmentation, say) beside each other, best mean first, in Markdown."""
+def compare_runs(results: dict[str, ShiftResult]) -> Table:
+    """Several runs (of different augmentation, say) beside each other, best mean first."""
     ordered = sorted(results.items(), key=lambda item: -item[1].simulation.mean_balanced_accuracy.value)
     rows = []
     for name, result in ordered:
@@ -274,21 +238,9 @@ def render_runs(results: dict[str, ShiftResult]) -> str:
                 f"{figure_text(worst.balanced_accuracy)} ({worst.name})",
             ]
         )
-    return markdown_table(["run", "as they are", "mean over shifts", "worst"], rows)
+    return Table(["run", "as they are", "mean over shifts", "worst"], rows)
 
 
 def write_shift(result: ShiftResult, out: Path) -> str:
-    """Write ``shift.json``, ``shift.md`` and ``shift.png`` and give the text.
-
-    Raises
-    ------
-    DiskFullError, StorageError
-        If they can not be written.
-    """
-    text = render_simulation(result.simulation)
-    if result.choices is not None:
-        text += "\n\n" + render_choices(result.choices)
-    write_json(out / JSON_NAME, result)
-    write_whole(out / "shift.md", (text + "\n").encode())
-    write_whole(out / "shift.png", draw_shift(result))
-    return text
+    """Write ``shift.md``, ``.json`` and ``.png``, and return the Markdown."""
+    return write_study(out, NAME, describe_shift(result), result, draw_shift(result))

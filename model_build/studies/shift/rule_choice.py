@@ -61,7 +61,7 @@ def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[
     outputs : ShiftOutputs
         From :func:`~model_build.studies.shift.simulation.embed_under_shift`.
     on_step : callable
-        PendingPaths how many of the ``len(CHOSEN_ON)`` steps are done, and the name of the last one.
+        Called with how many of the ``len(CHOSEN_ON)`` steps are done, and the name of the last one.
 
     Returns
     -------

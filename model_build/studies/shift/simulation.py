@@ -48,7 +48,7 @@ def embed_under_shift(run: MeasuredRun, images: ImageSet, on_shift: Callable[[in
     images : ImageSet
         The images of the build, read in the same way.
     on_shift : callable
-        PendingPaths how many shifts are done, and the name of the last one.
+        Called with the number of shifts done, and the name of the last one.
 
     Raises
     ------

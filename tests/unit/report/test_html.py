@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -27,10 +29,8 @@ from model_build.metrics.curves import RiskCoverage
 from model_build.report import curve_figures, score_figures
 from model_build.report.figures import gather_evidence, measure_calibration_errors
 from model_build.report.html import rewrite_html_report, write_html_report
-from model_build.report.studies import Block, read_markdown, read_parts
 from model_build.report.tables import class_rows, coverage_rows, distance_from_points
 from model_build.report.training_figure import draw_training
-from model_build.tables import markdown_table
 from model_build.training.epoch_log import Epoch, read_epochs
 
 PROBABILITIES = np.array([0.95, 0.55, 0.2, 0.02, 0.6, 0.99], np.float32)
@@ -90,6 +90,17 @@ def test_the_page_is_whole_and_names_nobody(runs: dict[str, DrawnRun], pages: di
     assert (text.count("data:image/png"), text.count("data:image/svg+xml")) == (2 * mistakes, FIGURES[task])
     assert "It stays with the data" in text
     check_whole(text)
+
+
+def test_the_report_starts_without_the_libraries_of_the_training() -> None:
+    listing = subprocess.run(
+        [sys.executable, "-c", "import model_build.report.html, sys; print(*{name.split('.')[0] for name in sys.modules})"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert {"jinja2", "matplotlib"} <= set(listing)
+    assert set(listing) & {"tensorflow", "keras", "sklearn", "scipy"} == set()
 
 
 def check_whole(text: str) -> None:
@@ -164,32 +175,6 @@ def test_subgroups(runs: dict[str, DrawnRun], pages: dict[str, str]) -> None:
     everybody = measure_subgroups(kept, evidence.scored, single.report.measured, single.config)[0]
     point = single.report.measured.points[0]
     assert (everybody.auc, everybody.sensitivity) == (point.metrics["auc"], point.metrics_cross_fitted["sensitivity"])
-
-
-def test_parts_of_other_commands_stand_in_the_report_once_they_were_run(runs: dict[str, DrawnRun], tmp_path: Path) -> None:
-    run = draw_run(tmp_path, "binary", count=90)
-    before = page_of(run)
-    assert before.count("adds it") == 4
-    assert "model-build ablate precision RUN_FOLDER" in before
-    table = markdown_table(("variant", "AUC"), [("int8 <per tensor>", "0.9911"), ("float32", "0.9917")])
-    (tmp_path / "precision").mkdir()
-    (tmp_path / "precision" / "precision.md").write_text(f"Ship `int8`: smaller.\n\n{table}\n\nMeasured\nhere.\n")
-    (tmp_path / "precision" / "precision.png").write_bytes(b"drawn")
-    (tmp_path / "shift.md").write_text(table + "\n")
-    after = page_of(run)
-    assert after.count("adds it") == 2
-    assert "<p>Ship int8: smaller.</p>" in after
-    assert "<p>Measured here.</p>" in after
-    assert after.count("int8 &lt;per tensor&gt;") == 2
-    assert "data:image/png;base64,ZHJhd24=" in after
-    (tmp_path / "shift.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"shift\.md: can not be read .* write it again with `model-build simulate-shift"):
-        read_parts(tmp_path)
-
-
-def test_markdown_is_read_as_paragraphs_and_tables() -> None:
-    blocks = read_markdown("## Title\n\n* one\n* **two**\n\n| a | b |\n|---|---:|\n| x | |\n\n\n")
-    assert blocks == [Block("Title"), Block("one"), Block("two"), Block(head=("a", "b"), rows=(("x", ""),))]
 
 
 def test_a_folder_that_is_no_run_is_named(runs: dict[str, DrawnRun], tmp_path: Path) -> None:

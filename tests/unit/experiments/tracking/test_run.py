@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.no_network import skip_unless_possible
-from support.runs import CONFIG, THUMBNAIL, page, render_page, write_run
+from support.runs import CONFIG, THUMBNAIL, page, read_page, write_run
 
 from edge_agent.errors import ConfigError
 from model_build.experiments.tracking.run import TrackedRun, final_figures, shareable_files, track_run
@@ -139,36 +139,31 @@ def test_a_run_that_was_cut_short_is_given_again_and_its_remains_removed(tmp_pat
     tracker = FakeTracker()
     tracker.breaks = True
     with pytest.raises(KeyboardInterrupt):
-        track_run(tmp_path, "a", [tracker], render_page)
+        track_run(tmp_path, "a", [tracker], read_page)
     assert tracker.held == {"1": "begun"}
     tracker.breaks = False
-    assert track_run(tmp_path, "a", [tracker], render_page) == ["run 2"]
+    assert track_run(tmp_path, "a", [tracker], read_page) == ["run 2"]
     assert tracker.held == {"2": "logged"}
-    assert track_run(tmp_path, "a", [tracker], render_page) == []
+    assert track_run(tmp_path, "a", [tracker], read_page) == []
     # Built again into the same folder: another run, and the older one stays.
     write_run(tmp_path, auc=0.95)
-    assert track_run(tmp_path, "a", [tracker], render_page) == ["run 3"]
+    assert track_run(tmp_path, "a", [tracker], read_page) == ["run 3"]
     assert tracker.held == {"2": "logged", "3": "logged"}
     other = FakeTracker()
     other.store = "there"
-    assert track_run(tmp_path, "a", [other], render_page) == ["run 1"]
-    assert track_run(tmp_path, "a", [other, tracker], render_page) == []
+    assert track_run(tmp_path, "a", [other], read_page) == ["run 1"]
+    assert track_run(tmp_path, "a", [other, tracker], read_page) == []
 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_page_with_a_film_is_never_given_away(tmp_path: Path, inside: bool) -> None:
-    def with_images(folder: Path) -> Path:
-        path = folder / "report.html"
-        path.write_text(page(images=not inside, inside=inside))
-        return path
-
     write_run(tmp_path)
     tracker = FakeTracker()
     with pytest.raises(ConfigError, match="nothing was tracked"):
-        track_run(tmp_path, "a", [tracker], with_images)
+        track_run(tmp_path, "a", [tracker], lambda _: page(images=not inside, inside=inside))
     assert tracker.held == {}
     # The report of the run folder, which shows films, stays as it was.
-    with shareable_files(tmp_path, render_page) as files:
+    with shareable_files(tmp_path, read_page) as files:
         assert "image/png" not in (files / "report.html").read_text()
         assert not (files / "held_out.npz").exists()
     assert "image/png" in (tmp_path / "report.html").read_text()

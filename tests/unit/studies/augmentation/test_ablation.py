@@ -20,7 +20,7 @@ from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.metrics.noninferiority import judge_difference
 from model_build.studies.augmentation import ablation
-from model_build.studies.augmentation import result as augmentation_text
+from model_build.studies.augmentation.result import answer_augmentation, write_augmentation
 from model_build.training.augment import augment
 from model_build.training.quantize import convert_to_int8
 
@@ -77,7 +77,7 @@ def test_a_finished_group_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     assert all(g.shift_mean_difference.value == g.balanced_accuracy_difference.value == 0.0 for g in found.groups)
     assert found.groups[0].shift_worst.value <= found.groups[0].shift_mean.value
 
-    augmentation_text.write_augmentation(found, tmp_path)
+    write_augmentation(found, tmp_path)
     assert msgspec.json.decode((tmp_path / "augmentation.json").read_bytes(), type=ablation.AugmentationAblation) == found
     assert (tmp_path / "augmentation.png").read_bytes().startswith(b"\x89PNG")
     assert "| geometric |" in (tmp_path / "augmentation.md").read_text()
@@ -127,7 +127,7 @@ def ablation_of(*groups: ablation.Group) -> ablation.AugmentationAblation:
 def test_the_answer_follows_the_numbers() -> None:
     none = group("none", 0.80, (0, 0, 0))
     geometric, intensity = group("geometric", 0.81, (0.01, -0.01, 0.03)), group("intensity", 0.9, (0.1, 0.08, 0.12))
-    answer = augmentation_text.answer_augmentation(ablation_of(none, geometric, intensity, group("all", 0.92, (0.12, 0.1, 0.14))))
+    answer = answer_augmentation(ablation_of(none, geometric, intensity, group("all", 0.92, (0.12, 0.1, 0.14))))
     assert answer.startswith(
         "All random changes together hold best under shift: balanced accuracy 0.920 (0.910 to 0.930) on average over 13"
     )
@@ -139,7 +139,7 @@ def test_the_answer_follows_the_numbers() -> None:
 
 def test_where_nothing_helps_none_is_the_answer() -> None:
     worse = (-0.05, -0.07, -0.03)
-    answer = augmentation_text.answer_augmentation(
+    answer = answer_augmentation(
         ablation_of(group("none", 0.9, (0, 0, 0)), *(group(name, 0.85, worse) for name in ("geometric", "intensity", "all")))
     )
     assert answer.startswith("No random changes hold better under shift than none")

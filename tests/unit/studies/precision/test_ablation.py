@@ -20,7 +20,7 @@ from model_build.config import TrainConfig, TrunkConfig
 from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.studies.precision import ablation
-from model_build.studies.precision import result as precision_text
+from model_build.studies.precision.result import answer_head_fit, answer_precision, write_precision
 from model_build.studies.variants import Embeddings, agreement, fit_and_choose
 from model_build.training.number_formats import (
     PRECISIONS,
@@ -166,10 +166,10 @@ def test_heads_fitted_on_other_embeddings_than_they_are_used_on_lose() -> None:
     other = int8[:100, ::-1].copy()  # the telling channel stands elsewhere
     fit = ablation.compare_head_fits(other, Embeddings(int8[:100], int8[100:]), cohort)
     assert fit.difference["auc"].low > 0.1
-    assert "wins" in precision_text.answer_head_fit(fit)
+    assert "wins" in answer_head_fit(fit)
     same = ablation.compare_head_fits(int8[:100], Embeddings(int8[:100], int8[100:]), cohort)
     assert same.difference["auc"] == Estimate(0.0, 0.0, 0.0)
-    assert "no measurable difference" in precision_text.answer_head_fit(same)
+    assert "no measurable difference" in answer_head_fit(same)
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_pruned_weights_are_kept_until_something_changes(tmp_path: Path, monkeyp
 
 def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
     found = ablation_of([FLOAT32, variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4), DENSE])
-    precision_text.write_precision(found, tmp_path)
+    write_precision(found, tmp_path)
     assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablation.PrecisionAblation) == found
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "precision.md").read_text()
@@ -271,7 +271,7 @@ def test_the_answer_follows_the_numbers() -> None:
             variant("int8 pruned 75 %", (-0.01, -0.02, -0.006), 1_000_000, 0.4, zipped_bytes=400_000, compared_with="int8 fine-tuned"),
         ]
     )
-    answer = precision_text.answer_precision(found)
+    answer = answer_precision(found)
     assert answer.startswith("Ship int8 per channel: 4.0 times smaller than float32 and 2.5 times faster")
     assert "AUC is lost by int8 per tensor, -0.0200" in answer
     assert "pruning 50 % of the weights saves 40 % of the zipped bytes, makes it no faster and costs no AUC that counts" in answer
@@ -280,6 +280,6 @@ def test_the_answer_follows_the_numbers() -> None:
 
 def test_where_every_format_loses_float32_is_the_answer() -> None:
     found = ablation_of([FLOAT32, variant("int8 per channel", (-0.02, -0.05, 0.01), 1_000_000, 0.4), DENSE])
-    answer = precision_text.answer_precision(found)
+    answer = answer_precision(found)
     assert answer.startswith("No other format is shown to keep the AUC of float32")
     assert "these patients leave open what is lost by int8 per channel" in answer
