@@ -21,7 +21,7 @@ class Event(NamedTuple):
 
 
 def add_events(cursor: sqlite3.Cursor, events: Iterable[tuple[str, str]]) -> None:
-    """Write events (code, message) as of now, and let go of all but the newest :data:`KEPT_EVENTS`."""
+    """Write events (code, message) as of now, and keep only the newest :data:`KEPT_EVENTS`."""
     now = time_text(datetime.now(UTC))
     rows = [(now, code, message) for code, message in events]
     if rows:

@@ -69,7 +69,7 @@ def _calendar_of_records(database: Database, wall_s: float) -> Calendar:
 
 
 def _begin_day(cursor: sqlite3.Cursor, calendar: Calendar, number: int, last_id: int) -> None:
-    """Write the first day that no look has seen yet: what is there came before it, also where more days have passed since."""
+    """Write the first day since the last look: the records that are there came before it, even if more days have passed."""
     cursor.execute("INSERT OR IGNORE INTO day VALUES (?, ?)", (number, last_id))
     cursor.execute(
         "INSERT INTO note VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -110,13 +110,13 @@ def old_records(reader: Reader, after_id: int, last_id: int, status: Status | No
 
 
 def bytes_since(reader: Reader, after_id: int, status: Status) -> int:
-    """Sum up the files of the records after an id that have left the inbox."""
+    """Sum up the sizes of the files that have left the inbox, of records with an id after ``after_id``."""
     rows = reader._rows("SELECT total(size_bytes) FROM record WHERE id > ? AND status = ? AND disposed", (after_id, status))
     return int(rows[0][0])
 
 
 def days_without_records(reader: Reader, days: Iterable[date], after_id: int) -> Iterator[date]:
-    """Give those of some UTC days on which no record after an id was finished."""
+    """Give the days (UTC) on which no record with an id after ``after_id`` was finished."""
     for day in days:
         start, end = (time_text(datetime.fromisoformat(f"{each}T00:00:00Z")) for each in (day, day + timedelta(days=1)))
         if not reader._rows("SELECT 1 FROM record WHERE finished_at >= ? AND finished_at < ? AND id > ? LIMIT 1", (start, end, after_id)):
@@ -124,7 +124,7 @@ def days_without_records(reader: Reader, days: Iterable[date], after_id: int) ->
 
 
 def delete_records(database: Database, record_ids: Iterable[int]) -> int:
-    """Delete rows in one transaction, but neither one that a younger record repeats, nor the newest of all, nor one that is not done with.
+    """Delete rows in one transaction, but not the newest, one that a younger record repeats, or one whose file has not left the inbox.
 
     Returns
     -------

@@ -175,7 +175,7 @@ class FolderIntake:
         self._listing = listing = self._listing or self._begin_pass()
         if listing is None:
             return
-        is_over = not listing.go_on(self._in_flight, self._news)
+        is_over = not listing.go_on(self._in_flight, self._new_files)
         now_s = time.monotonic()
         if is_over or now_s - listing.started_s > self._limits.order_wait_s:
             now_ns = self._clock.look_ns()
@@ -295,10 +295,10 @@ class FolderIntake:
     def _new_listing(self, folders: list[str]) -> Listing:
         return Listing(self._inbox, self._rule, self._config.order, self._limits.waiting_files, folders, self._unreadable, self._answer_s)
 
-    def _news(self, seen: list[Seen]) -> list[Seen]:
+    def _new_files(self, seen: list[Seen]) -> list[Seen]:
         """Leave out what waits already, and what has a record."""
-        news = [(path, stamp) for path, stamp in seen if not self._table.holds(path, stamp)]
-        return self._unknown(news) if news else news
+        new = [(path, stamp) for path, stamp in seen if not self._table.holds(path, stamp)]
+        return self._unknown(new) if new else new
 
     def _list_too(self, folder: str) -> None:
         if self._listing is None:

@@ -46,7 +46,7 @@ class ObservedClock:
 class SettleTable:
     """The files that were seen and not taken yet: those that must stand still for longer, and those that have.
 
-    All settle for the same time, so the order in which they were last seen changing is the order in which they ripen.
+    All settle for the same time, so the order in which they were last seen changing is the order in which they become due.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class SettleTable:
 
         The caller must look at each once more: only this finds a change that no event reported.
         """
-        self._ripen(now_ns)
+        self._move_settled(now_ns)
         due: list[tuple[str, Stamp]] = []
         while self._heap and len(due) < limit:
             _, path, stamp = heappop(self._heap)
@@ -136,7 +136,7 @@ class SettleTable:
             return since_ns + self._settle_ns
         return None
 
-    def _ripen(self, now_ns: int) -> None:
+    def _move_settled(self, now_ns: int) -> None:
         due: list[tuple[str, Stamp]] = []
         for path, (stamp, since_ns) in self._settling.items():
             if now_ns - since_ns < self._settle_ns:

@@ -131,7 +131,7 @@ def places_of(root: Path, path: str, record_id: int) -> Iterator[Path]:
         yield folder / own
 
 
-def with_file(records: Iterable[OldRecord], roots: Sequence[Path]) -> set[int]:
+def ids_with_file(records: Iterable[OldRecord], roots: Sequence[Path]) -> set[int]:
     """Give the ids of the records whose file may still lie in one of the folders. A folder that cannot be looked at may hold it."""
     kept = set()
     for record in records:

@@ -31,7 +31,7 @@ _TAG = re.compile(r"-\d+(-\d+)?(?=(\.[A-Za-z][A-Za-z0-9]{0,4})?$)")
 
 
 def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: bool, progress: Progress) -> None:
-    """Do what a rebuilt database leaves to do, and let a person learn of it; nothing where that has been done.
+    """Finish a rebuild: match the images with the records, and write an event that says so. Does nothing if that was done before.
 
     An image in the inbox whose record came back is that record's: it leaves the inbox and is not classified twice. An image in ``done/`` or
     ``rejected/`` that no record describes goes back to the inbox under its path. One that is older than every record stays where it is:
@@ -44,7 +44,7 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
     home, inbox : Path
         Existing folders.
     keeps : bool
-        Whether images stay in the inbox: there the workers know them again by their bytes.
+        Whether images stay in the inbox. The workers recognise those by their bytes.
     progress : callable
         Called for each image.
 
@@ -78,7 +78,7 @@ def look_after_images(database: Database, home: Path, inbox: Path, *, keeps: boo
 
 
 def _claim(database: Database, inbox: Path, *, keeps: bool, progress: Progress) -> None:
-    """Let records that describe an image in the inbox by path and content know it, and wait for it to leave."""
+    """Give the records whose path and content match an image in the inbox its stamp; the image then leaves the inbox as usual."""
     claimed: dict[int, Arrival] = {}
     for path in _files(inbox):
         progress()

@@ -95,7 +95,7 @@ def open_database(path: Path, home: Path, progress: Progress) -> Database:
 
 
 def _catch_up(database: Database, home: Path, newest_id: int | None) -> None:
-    """Give back what ``results/`` hold beyond the database: the disk had said that it had those records, and lost them with the power."""
+    """Enter the records that ``results/`` has and the database lost: the disk reported them as written, and lost them with the power."""
     note = database.note(SYNCED_NOTE)
     mark = msgspec.json.decode(note, type=Mark) if note else Mark()
     lines = read_lines(home / "results" / JSONL_NAME, mark.jsonl_bytes)

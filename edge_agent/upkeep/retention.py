@@ -31,7 +31,7 @@ from edge_agent.database.old_records import (
 from edge_agent.database.pending_commit import PendingCommit
 from edge_agent.outbox.results import ResultFiles
 from edge_agent.records import Status
-from edge_agent.upkeep.delete_files import Remove, delete_files, folder_bytes, remove_empty, remove_image, remove_sidecar, with_file
+from edge_agent.upkeep.delete_files import Remove, delete_files, folder_bytes, ids_with_file, remove_empty, remove_image, remove_sidecar
 
 _log = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ class Retention:
         position = rows = 0
         roots = (self._inbox, self._home / "done", self._home / "rejected")
         while records := old_records(self._database, position, last_id):
-            kept = yield from self._aside(partial(with_file, records, roots))
+            kept = yield from self._aside(partial(ids_with_file, records, roots))
             rows += delete_records(self._database, {record.record_id for record in records} - kept)
             position = records[-1].record_id
         if rows:

@@ -26,7 +26,7 @@ def test_a_path_that_would_be_too_long_ends_in_the_root(tmp_path: Path) -> None:
     assert make_folder(tmp_path, ("x" * 250,) * 20) == tmp_path
 
 
-def test_a_folder_that_can_not_be_made_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="make a folder"):
         make_folder(tmp_path / "file" / "done", ("a",))

@@ -154,7 +154,7 @@ class TestIntake:
         intake.rescan()
         assert [arrival.path for arrival in take(intake)] == ["a.png"]
 
-    def test_a_file_that_can_not_be_looked_at_is_not_forgotten(
+    def test_a_file_that_cannot_be_looked_at_is_not_forgotten(
         self, inbox: Path, start: Callable[..., FolderIntake], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (inbox / "a.png").touch()

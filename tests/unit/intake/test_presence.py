@@ -48,7 +48,7 @@ class TestLocal:
     @pytest.mark.parametrize(
         ("number", "reason"), [(errno.EACCES, "not allowed to list"), (errno.EIO, "Input/output"), (errno.ESTALE, "Stale file handle")]
     )
-    def test_a_folder_that_can_not_be_listed(self, inbox: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str) -> None:
+    def test_a_folder_that_cannot_be_listed(self, inbox: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: str) -> None:
         def failing(*_: Any) -> None:
             raise OSError(number, os.strerror(number))
 

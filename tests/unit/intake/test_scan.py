@@ -66,7 +66,7 @@ def test_an_inbox_that_is_gone(tmp_path: Path) -> None:
     assert caught.value.exit_code == 30
 
 
-def test_a_sub_folder_that_can_not_be_read_is_stepped_over(
+def test_a_sub_folder_that_cannot_be_read_is_stepped_over(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (inbox / "closed" / "deep").mkdir(parents=True)
@@ -133,7 +133,7 @@ class FailingEntry:
         return getattr(self._entry, name)
 
 
-def test_one_file_that_can_not_be_looked_at_hides_no_other(
+def test_one_file_that_cannot_be_looked_at_hides_no_other(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a.png", "b.png", "c.png"):
@@ -147,7 +147,7 @@ def test_one_file_that_can_not_be_looked_at_hides_no_other(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT])
-def test_an_inbox_that_can_not_be_listed_is_gone(inbox: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_an_inbox_that_cannot_be_listed_is_gone(inbox: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def failing(_folder: Path) -> object:
         raise OSError(number, os.strerror(number))
 

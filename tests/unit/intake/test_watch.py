@@ -52,85 +52,85 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watched(inbox: Path) -> Iterator[tuple[Path, list[str | None]]]:
-    told: list[str | None] = []
-    watch = FolderWatch(inbox, told.append)
-    yield inbox, told
+    reported: list[str | None] = []
+    watch = FolderWatch(inbox, reported.append)
+    yield inbox, reported
     watch.stop()
 
 
 class TestWatch:
-    def test_created_moved_in_written_and_new_folders_are_told(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
-        inbox, told = watched
+    def test_created_moved_in_written_and_new_folders_are_reported(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+        inbox, reported = watched
         (tmp_path / "outside").write_text("x")
         (inbox / "a").write_text("x")
         (tmp_path / "outside").rename(inbox / "b")
         (inbox / "sub").mkdir()
-        wait_until(lambda: {"a", "b", "sub"} <= set(told))
+        wait_until(lambda: {"a", "b", "sub"} <= set(reported))
         (inbox / "sub" / "c\n\N{LUNGS}").write_text("x")
-        wait_until(lambda: "sub/c\n\N{LUNGS}" in told)
-        told.clear()
+        wait_until(lambda: "sub/c\n\N{LUNGS}" in reported)
+        reported.clear()
         with (inbox / "a").open("a") as file:
             file.write("more")
-        wait_until(lambda: "a" in told)
+        wait_until(lambda: "a" in reported)
 
-    def test_a_whole_folder_moved_in_is_told_and_watched(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
-        inbox, told = watched
+    def test_a_whole_folder_moved_in_is_reported_and_watched(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
+        inbox, reported = watched
         (tmp_path / "new" / "deep").mkdir(parents=True)
         (tmp_path / "new").rename(inbox / "new")
-        wait_until(lambda: "new" in told)
+        wait_until(lambda: "new" in reported)
         (inbox / "new" / "deep" / "a").write_text("x")
-        wait_until(lambda: "new/deep/a" in told)
+        wait_until(lambda: "new/deep/a" in reported)
 
     def test_a_folder_renamed_inside_is_watched_under_its_new_name(self, watched: tuple[Path, list[str | None]]) -> None:
-        inbox, told = watched
+        inbox, reported = watched
         (inbox / "old").mkdir()
-        wait_until(lambda: "old" in told)
+        wait_until(lambda: "old" in reported)
         (inbox / "old").rename(inbox / "new")
-        wait_until(lambda: "new" in told)
+        wait_until(lambda: "new" in reported)
         (inbox / "new" / "a").write_text("x")
-        wait_until(lambda: "new/a" in told)
+        wait_until(lambda: "new/a" in reported)
 
     def test_files_that_leave_hold_nothing_up(self, watched: tuple[Path, list[str | None]], tmp_path: Path) -> None:
         """
         1. A finished image is moved out of the inbox, as after every record.
         2. The next one arrives at once.
-        Result: it is told at once. Left to itself, watchdog would tell of it half a second later, each time: one time of fifty is enough.
+        Result: it is reported at once. Left to itself, watchdog would report it half a second later, so one of fifty is enough.
         """
-        inbox, told = watched
+        inbox, reported = watched
         took_s = 1.0
         for number in range(50):
             first, second = f"a{number}", f"b{number}"
             (inbox / first).write_text("x")
-            wait_until(lambda first=first: first in told)  # type: ignore[misc]
+            wait_until(lambda first=first: first in reported)  # type: ignore[misc]
             (inbox / first).rename(tmp_path / "done")
             (inbox / second).write_text("x")
             arrived_s = time.monotonic()
-            wait_until(lambda second=second: second in told)  # type: ignore[misc]
+            wait_until(lambda second=second: second in reported)  # type: ignore[misc]
             took_s = time.monotonic() - arrived_s
             if took_s < 0.4:
                 break
         assert took_s < 0.4
 
-    def test_reading_is_not_told(self, watched: tuple[Path, list[str | None]]) -> None:
-        inbox, told = watched
+    def test_reading_is_not_reported(self, watched: tuple[Path, list[str | None]]) -> None:
+        inbox, reported = watched
         (inbox / "a").write_text("x")
-        wait_until(lambda: told.count("a") == 2)  # created, closed
+        wait_until(lambda: reported.count("a") == 2)  # created, closed
         (inbox / "a").read_text()
         (inbox / "b").write_text("x")
-        wait_until(lambda: told.count("b") == 2)
-        assert told.count("a") == 2
+        wait_until(lambda: reported.count("b") == 2)
+        assert reported.count("a") == 2
 
-    def test_a_real_overflow_is_told(self, other_file_system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_real_overflow_is_reported(self, other_file_system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """
         1. The thread that reads the kernel's events is held up.
         2. More happens than the kernel's queue holds.
-        Result: the watch says that events were lost, and goes on: what happens afterwards is told, in old and in new folders.
+        Result: the watch says that events were lost, and goes on: what happens afterwards is reported, in old and in new folders.
         """
         inbox = other_file_system  # in memory: many files are made
         limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
         if limit > 20_000:
             pytest.skip(f"the kernel's queue holds {limit} events: too many to fill in a test")
-        told: list[str | None] = []
+        reported: list[str | None] = []
         held = threading.Event()
         handle = InotifyFD.handle_event
 
@@ -140,7 +140,7 @@ class TestWatch:
 
         (inbox / "old").mkdir()
         monkeypatch.setattr(InotifyFD, "handle_event", slow)
-        watch = FolderWatch(inbox, told.append)
+        watch = FolderWatch(inbox, reported.append)
         try:
             path = inbox / "a"
             for _ in range(limit * 3 // 4):  # create and close: different events, so the kernel joins none
@@ -148,10 +148,10 @@ class TestWatch:
                 path.unlink()
             (inbox / "new").mkdir()
             held.set()
-            wait_until(lambda: None in told)
+            wait_until(lambda: None in reported)
             for name in ("old/x", "new/y"):
                 (inbox / name).touch()
-                wait_until(lambda name=name: name in told)
+                wait_until(lambda name=name: name in reported)
             assert watch.is_complete
         finally:
             held.set()
@@ -169,7 +169,7 @@ class TestWatch:
         assert open_files() == files
         assert caplog.text == ""
 
-    def test_a_folder_that_can_not_be_watched_is_an_error_and_leaves_nothing(self, inbox: Path) -> None:
+    def test_a_folder_that_cannot_be_watched_is_an_error_and_leaves_nothing(self, inbox: Path) -> None:
         threads, files = threading.active_count(), open_files()
         with pytest.raises(OSError, match="No such file"):
             FolderWatch(inbox / "absent", lambda _path: None)
@@ -187,56 +187,56 @@ class TestWatch:
 
 
 class TestPendingPaths:
-    def test_a_path_is_told_once_until_it_was_looked_at(self) -> None:
+    def test_a_path_is_reported_once_until_it_was_looked_at(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append, 100)
+        reported = PendingPaths(said.append, 100)
         for path in ("a", "b", "a", "a"):
-            told.add(path)
+            reported.add(path)
         assert said == ["a", "b"]
-        told.remove("a")
-        told.add("a")
+        reported.remove("a")
+        reported.add("a")
         assert said == ["a", "b", "a"]
 
     def test_more_than_a_few_are_left_to_a_scan(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append, 3)
+        reported = PendingPaths(said.append, 3)
         for number in range(100):
-            told.add(str(number))
+            reported.add(str(number))
         assert said == ["0", "1", "2", None]
         for path in said[:3]:
-            told.remove(str(path))
-        told.add("before the scan")
+            reported.remove(str(path))
+        reported.add("before the scan")
         assert len(said) == 4, "the scan will find it"
-        told.clear_loss()
-        told.add("after it")
+        reported.clear_loss()
+        reported.add("after it")
         assert said[4:] == ["after it"]
 
-    def test_a_loss_is_told_once(self) -> None:
+    def test_a_loss_is_reported_once(self) -> None:
         said: list[str | None] = []
-        told = PendingPaths(said.append, 100)
+        reported = PendingPaths(said.append, 100)
         for _ in range(3):
-            told.add(None)
-        told.clear_loss()
-        told.add(None)
+            reported.add(None)
+        reported.clear_loss()
+        reported.add(None)
         assert said == [None, None]
 
     def test_a_burst_of_events_is_small(self, other_file_system: Path) -> None:
         """
-        1. Another program drops 4,000 files as fast as it can, while nobody looks at what is told.
+        1. Another program drops 4,000 files as fast as it can, while nobody looks at what is reported.
         Result: what waits to be looked at is bounded, and so is memory.
         """
-        told = PendingPaths(lambda _path: None, 1000)
-        watch = FolderWatch(other_file_system, told.add)
+        reported = PendingPaths(lambda _path: None, 1000)
+        watch = FolderWatch(other_file_system, reported.add)
         try:
             tracemalloc.start()
             burst = "import os\nfor n in range(4000): os.close(os.open(str(n), os.O_WRONLY | os.O_CREAT))"
             subprocess.run([sys.executable, "-c", burst], cwd=other_file_system, check=True)
-            wait_until(lambda: len(told) >= 1000)
+            wait_until(lambda: len(reported) >= 1000)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
             watch.stop()
-        assert len(told) == 1000
+        assert len(reported) == 1000
         assert peak_bytes < 3_000_000, "4,000 files are 8,000 events, of 500 bytes each where they wait in a queue"
 
 

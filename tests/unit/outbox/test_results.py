@@ -179,7 +179,7 @@ def test_a_csv_of_the_day_has_its_header_once(folder: Path, database: Database) 
     assert (folder / DAY_CSV).read_text().count("model_digest") == 1
 
 
-def test_a_results_folder_that_can_not_be_written_is_a_storage_error(tmp_path: Path, database: Database) -> None:
+def test_a_results_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path, database: Database) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="results"):
         ResultFiles(tmp_path / "file").append(enter(database, {}))

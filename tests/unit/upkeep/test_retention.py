@@ -471,7 +471,7 @@ class TestAfterACrash:
         assert files.mark() == mark
 
 
-def test_a_file_that_can_not_be_deleted_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_deleted_holds_up_no_other(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.unlink
 
     def unlink(path: Path, missing_ok: bool = False) -> None:
