@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 ok, 2 usage, else the ``exit_code`` of the error (see :mod:`edge_agent.errors`); 1 for a fault nobody foresaw.
+        0 ok, 2 usage, else the ``exit_code`` of the error (see :mod:`edge_agent.errors`); 1 for an unexpected error.
     """
     try:
         outcome = cli.main(args=None if argv is None else list(argv), prog_name="edge-agent", standalone_mode=False)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from edge_agent.surfaces.log import trace_of
 
         click.echo(trace_of(error), err=True)
-        click.echo(f"error: a fault nobody foresaw ({type(error).__name__}); please report it with the lines above", err=True)
+        click.echo(f"error: unexpected failure ({type(error).__name__}); please report it with the lines above", err=True)
         return EdgeAgentError.exit_code
     return outcome if isinstance(outcome, int) else 0
 
