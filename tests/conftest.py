@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 # Started in the background by a script, this process would ignore Ctrl-C, and so would the programs that it interrupts to see what they do.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A slow or busy machine is no failure of a property.
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 
 WORKERS_MAX = 4
 WORKER_BYTES = 2 * 1024**3
