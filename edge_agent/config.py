@@ -249,7 +249,7 @@ def load_config(path: Path | None, *, home: Path | None = None, inbox: Path | No
     Raises
     ------
     ConfigError
-        If the file can not be read, is not TOML, or holds anything wrong: all of it in one message, a line each, with its key path.
+        If the file cannot be read, is not TOML, or holds anything wrong: all of it in one message, a line each, with its key path.
     """
     table = {} if path is None else _read_toml(path)
     base = Path.cwd() if path is None else path.absolute().parent
@@ -285,7 +285,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"the config file {path} does not exist; leave --config out to run with the defaults") from None
     except OSError as error:
-        raise ConfigError(f"the config file {path} can not be read: {error.strerror}") from None
+        raise ConfigError(f"the config file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"the config file {path} is not UTF-8 text; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:

@@ -15,19 +15,19 @@ class EdgeAgentError(Exception):
 
 
 class ConfigError(EdgeAgentError):
-    """The configuration, or what it points to, can not be used."""
+    """The configuration, or what it points to, cannot be used."""
 
     exit_code = 10
 
 
 class ModelError(EdgeAgentError):
-    """A bundle or a model file can not be used."""
+    """A bundle or a model file cannot be used."""
 
     exit_code = 20
 
 
 class ModelContractError(ModelError):
-    """A bundle is whole, but says or holds something that this version can not honour."""
+    """A bundle is whole, but says or holds something that this version cannot honour."""
 
 
 class ModelChecksumError(ModelError):
@@ -53,7 +53,7 @@ class CameraGoneError(SourceGoneError):
 
 
 class StorageError(EdgeAgentError):
-    """The database or the home folder can not be used, and waiting changes nothing: another agent works there, or a newer version wrote it.
+    """The database or the home folder cannot be used, and waiting changes nothing: another agent works there, or a newer version wrote it.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class InferenceError(EdgeAgentError):
 
 
 class InputFault(Exception):
-    """A file can not be classified, and the file is to blame.
+    """A file cannot be classified, and the file is to blame.
 
     Parameters
     ----------

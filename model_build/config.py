@@ -54,7 +54,7 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ``official_split``: where the data set has a split of its own, its test images are the held-out ones; otherwise, and where this is
     false, the share ``held_out_fraction`` of the patients is drawn. ``folds`` instead, from 2 on, holds out every patient once, in so many
     parts (k-fold cross-validation). ``allow_leakage`` trains although a patient or nearly the same image stands on both sides;
-    ``group_near_copies`` holds nearly identical images together as one patient, where the data set can not tell patients apart.
+    ``group_near_copies`` holds nearly identical images together as one patient, where the data set cannot tell patients apart.
     """
 
     layout: LayoutName = "folders"
@@ -299,7 +299,7 @@ def load_build_config(path: Path) -> BuildConfig:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such build config") from None
     except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
+        raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from fault
 
 
 def parse_build_config(text: str, path: str) -> BuildConfig:
@@ -313,7 +313,7 @@ def parse_build_config(text: str, path: str) -> BuildConfig:
     try:
         config = msgspec.convert(tomllib.loads(text), BuildConfig)
     except tomllib.TOMLDecodeError as fault:
-        raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
+        raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from fault
     except msgspec.ValidationError as fault:
         raise ConfigError(f"{path}: {fault}") from fault
     _check_labels(path, config.task, config.source)

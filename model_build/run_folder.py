@@ -144,7 +144,7 @@ def read_run(folder: Path) -> FinishedRun:
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
     except (OSError, msgspec.DecodeError) as fault:
-        raise ConfigError(f"{path}: can not be read as this version writes it ({fault}); build again into another --out") from fault
+        raise ConfigError(f"{path}: cannot be read as this version writes it ({fault}); build again into another --out") from fault
     return FinishedRun(folder, load_build_config(folder / CONFIG), environment, epochs, report)
 
 

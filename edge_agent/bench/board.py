@@ -95,7 +95,7 @@ def read_board(root: Path = Path("/")) -> Board:
 
 
 def read_text(path: Path) -> str | None:
-    """Return a small file's text without the white space around it; None where it is empty or can not be read."""
+    """Return a small file's text without the white space around it; None where it is empty or cannot be read."""
     try:
         # Device-tree strings end with a NUL byte.
         return path.read_text("utf-8", "replace").strip("\0 \n\t") or None

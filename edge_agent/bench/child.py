@@ -23,7 +23,7 @@ from edge_agent.bench.result import MIN_ITERATIONS, Latency, Stage, latency_of
 from edge_agent.errors import EdgeAgentError, ModelError
 
 LONGEST_FACTOR = 6
-"""A row that can not reach its ten iterations in so many times its seconds is left short."""
+"""A row that cannot reach its ten iterations in so many times its seconds is left short."""
 _WARM_UP_INVOCATIONS = 3
 
 
@@ -85,7 +85,7 @@ def _measure_start(job: BenchmarkJob) -> Answer:
         filled_ns = time.perf_counter_ns()
         interpreter.invoke()
     except RUNTIME_FAULTS as fault:
-        raise ModelError(f"can not run the model: {fault.__cause__ or fault}") from fault
+        raise ModelError(f"cannot run the model: {fault.__cause__ or fault}") from fault
     invoked_ns = time.perf_counter_ns()
     return Answer(
         start_ms={

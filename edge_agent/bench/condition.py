@@ -87,7 +87,7 @@ def cautions(board: Board, before: BoardState) -> list[str]:
     found = []
     if before.throttled is not None and before.throttled >> _SINCE_BOOT_SHIFT & _NOW_MASK:
         words = ", ".join(throttled_words(before.throttled & _NOW_MASK << _SINCE_BOOT_SHIFT))
-        found.append(f"since the last boot: {words}; whether it happened again during this run can not be seen")
+        found.append(f"since the last boot: {words}; whether it happened again during this run cannot be seen")
     if before.load_average > board.cores / 4:
         found.append(f"other programs were running: the load average was {before.load_average:.2f} on {board.cores} cores")
     if before.governor is not None and before.governor != "performance":

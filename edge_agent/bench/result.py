@@ -127,12 +127,12 @@ def read_result(path: Path) -> BenchmarkResult:
     Raises
     ------
     ConfigError
-        If the file can not be read, is something else, or has a schema version that this version does not know.
+        If the file cannot be read, is something else, or has a schema version that this version does not know.
     """
     try:
         content = path.read_bytes()
     except OSError as fault:
-        raise ConfigError(f"{path} can not be read: {fault.strerror}") from fault
+        raise ConfigError(f"{path} cannot be read: {fault.strerror}") from fault
     try:
         version = msgspec.json.decode(content, type=dict[str, msgspec.Raw]).get("schema_version")
         if version is not None and bytes(version) != b"%d" % SCHEMA_VERSION:

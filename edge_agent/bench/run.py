@@ -36,14 +36,14 @@ def run_bench(
     seconds : float
         For each row.
     image_folder : Path or None
-        Images to use instead of drawn ones; those that can not be decoded are left out.
+        Images to use instead of drawn ones; those that cannot be decoded are left out.
     report : callable
         Called with a few words on what begins now.
 
     Raises
     ------
     ModelError
-        If the model can not be used.
+        If the model cannot be used.
     ConfigError
         If the folder holds no image that can be decoded.
     """

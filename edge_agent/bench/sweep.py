@@ -54,7 +54,7 @@ def find_model(path: Path) -> BenchmarkModel:
     try:
         model = path.read_bytes()
     except OSError as fault:
-        raise ModelError(f"{path}: can not be read ({fault.strerror}); name a bundle's folder or a .tflite file") from fault
+        raise ModelError(f"{path}: cannot be read ({fault.strerror}); name a bundle's folder or a .tflite file") from fault
     if model[4:8] != _TFLITE_IDENTIFIER:
         raise ModelError(f"{path}: not a TFLite model; name a bundle's folder or a .tflite file")
     return BenchmarkModel(_model_file(path.name, None, "tflite", model), path.absolute(), None)
@@ -97,7 +97,7 @@ def measure_model(
     Yields
     ------
     BenchmarkRow
-        A runtime that can not be used is a row with an error.
+        A runtime that cannot be used is a row with an error.
     """
     for runtime in runtimes:
         for count in threads:

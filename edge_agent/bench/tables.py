@@ -89,7 +89,7 @@ def _comparison_warnings(results: Sequence[tuple[Path, BenchmarkResult]]) -> lis
         warnings.append("the models differ; the ratios compare models as well as boards:")
         warnings.extend(f"  {path}: {_model_words(result)}" for path, result in results)
     if len({result.images for _, result in results}) > 1:
-        warnings.append("the images differ: decode, preprocess, image, commit and drop_to_record can not be compared")
+        warnings.append("the images differ: decode, preprocess, image, commit and drop_to_record cannot be compared")
     warnings.extend(f"{path} is invalid: {reason}" for path, result in results for reason in result.invalid)
     return warnings
 

@@ -35,7 +35,7 @@ def command(config_path: Path | None, inbox: Path | None, home: Path | None, bun
         problems.append(f"model.bundle: {error}")
     if problems:
         count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-        raise ConfigError("\n  ".join([f"the configuration can not be run, {count}:", *problems]))
+        raise ConfigError("\n  ".join([f"the configuration cannot be run, {count}:", *problems]))
     click.echo(config_toml(config))
     click.echo(f"# the inbox: {config.inbox}")
     click.echo(f"# the model: {model}")

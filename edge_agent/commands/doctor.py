@@ -57,7 +57,7 @@ def _examined(config_path: Path | None, home: Path | None) -> ExaminedAgent:
         config, fault = load_config(None, home=home), str(refused)
     user = become_agent(config.home)
     if config_path is not None and not fault and not os.access(config_path, os.R_OK, effective_ids=True):
-        fault = f"{config_path} can not be read by {user.name}, as whom the agent runs:  sudo chown {user.name} {config_path}"
+        fault = f"{config_path} cannot be read by {user.name}, as whom the agent runs:  sudo chown {user.name} {config_path}"
     return ExaminedAgent(config=config, config_path=config_path, config_fault=fault, user=user)
 
 

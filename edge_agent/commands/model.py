@@ -178,7 +178,7 @@ def read_listing(config: Config) -> ModelListing:
     Raises
     ------
     ModelError, StorageError
-        If the pointer file, or the bundle that ships, can not be read.
+        If the pointer file, or the bundle that ships, cannot be read.
     """
     from edge_agent.deployment.model_store import ModelStore
     from edge_agent.inference.bundle import default_bundle_path, load_bundle

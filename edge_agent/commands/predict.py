@@ -85,7 +85,7 @@ def find_targets(paths: tuple[str, ...], heatmap_folder: Path | None = None) -> 
     Raises
     ------
     click.BadParameter
-        If a folder can not be listed.
+        If a folder cannot be listed.
     """
     drawn = None if heatmap_folder is None else heatmap_folder.resolve()
     targets: list[Target] = []
@@ -109,7 +109,7 @@ def _files_below(folder: str) -> list[str]:
     try:
         names = sorted(name for name, _ in scan_folder(Path(folder), IgnoreRule(IntakeConfig().ignore)))
     except SourceGoneError:
-        raise click.BadParameter(f"the folder {folder!r} can not be listed; may you read it?", param_hint="PATH") from None
+        raise click.BadParameter(f"the folder {folder!r} cannot be listed; may you read it?", param_hint="PATH") from None
     if not names:
         click.echo(f"no files in {folder}", err=True)
     return names
@@ -141,7 +141,7 @@ def classify_targets(bundle: Bundle, targets: list[Target], advance: Callable[[]
     Yields
     ------
     Record
-        In the order of the targets, ``id`` null, ``source`` "predict". A file that can not be classified is "rejected".
+        In the order of the targets, ``id`` null, ``source`` "predict". A file that cannot be classified is "rejected".
 
     Raises
     ------

@@ -75,7 +75,7 @@ def read_status(home: Path) -> Status:
     Raises
     ------
     StorageError
-        If no agent has run on this home folder, or its database can not be read.
+        If no agent has run on this home folder, or its database cannot be read.
     """
     from edge_agent.agent.home_lock import lock_holder
     from edge_agent.database.database import DATABASE_NAME
@@ -93,7 +93,7 @@ def read_status(home: Path) -> Status:
         # Its database is just being built again, or is what it waits for: the agent knows more of that.
         what = f"{said.doing} since {_time_text(said.since)[:19]}Z" + (f": {said.message}" if said.message else "")
         why = str(fault) if (state / DATABASE_NAME).exists() else "the database is just being made"
-        raise type(fault)(f"an agent runs here (process {pid}), {what}. Its records can not be shown now: {why}") from fault
+        raise type(fault)(f"an agent runs here (process {pid}), {what}. Its records cannot be shown now: {why}") from fault
 
 
 def _read_all(home: Path) -> Status:
@@ -147,7 +147,7 @@ def _time_text(time: datetime) -> str:
 
 
 def _count_waiting(reader: Reader, about: _About) -> int | None:
-    """Count the files of the inbox that have no record; None where the inbox can not be read, or its server does not answer."""
+    """Count the files of the inbox that have no record; None where the inbox cannot be read, or its server does not answer."""
     from itertools import islice
 
     from edge_agent.errors import SourceGoneError
@@ -172,7 +172,7 @@ def _text(status: Status) -> str:
     lines = {
         "agent": _agent_text(status),
         "home": status.home,
-        "inbox": f"{status.inbox or 'not known'}: " + ("can not be read" if status.waiting is None else f"{status.waiting} waiting"),
+        "inbox": f"{status.inbox or 'not known'}: " + ("cannot be read" if status.waiting is None else f"{status.waiting} waiting"),
         "model": f"{status.model['name']} {status.model['version']}" if status.model else "not known",
         "records": f"{status.records} ({counts(status.by_status)}; {status.duplicates} duplicates)",
         "decisions": counts(status.by_decision),

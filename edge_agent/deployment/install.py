@@ -59,7 +59,7 @@ def install_bundle(store: ModelStore, bundle: Bundle, contents: Mapping[str, byt
     ModelError
         If the serial is not taken, or the trial in a child process fails; nothing has changed then.
     StorageError
-        If it can not be written, or another installation does not end; the old model is still active.
+        If it cannot be written, or another installation does not end; the old model is still active.
     """
     with store.locked("install.lock", LOCK_TIMEOUT_S):
         pointer = store.read()
@@ -222,7 +222,7 @@ def _place(part: Path, directory: Path, digest: str) -> Path:
 def _remove_leftovers(store: ModelStore, pointer: Pointer) -> None:
     """Remove the folders that the pointer does not name: of installations that were cut off. Only under the lock of installations."""
     known = {model.directory.name for model in pointer.models}
-    with suppress(OSError):  # what can not be removed now is removed by the next one
+    with suppress(OSError):  # what cannot be removed now is removed by the next one
         for path in list(store.folder.iterdir()):
             is_ours = path.name.startswith(_PART_PREFIX) or (_MODEL_FOLDER.search(path.name) and path.name not in known)
             if is_ours and path.is_dir() and not path.is_symlink():

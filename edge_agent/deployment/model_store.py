@@ -173,7 +173,7 @@ class ModelStore:
     def stamp(self) -> object:
         """Give something that compares unequal once another model has been activated. One ``stat`` where nothing has changed.
 
-        A pointer that can not be read changes nothing: the agent goes on with what it has in memory.
+        A pointer that cannot be read changes nothing: the agent goes on with what it has in memory.
         """
         try:
             found = self._path.stat()
@@ -207,7 +207,7 @@ class ModelStore:
         Raises
         ------
         ModelError, StorageError
-            As :meth:`active`, and if the note can not be written.
+            As :meth:`active`, and if the note cannot be written.
         """
         with self.changing() as pointer:
             model = pointer.find(digest)
@@ -277,7 +277,7 @@ class ModelStore:
         Raises
         ------
         StorageError
-            If it can not be written; the old one then still counts.
+            If it cannot be written; the old one then still counts.
         """
         content = msgspec.json.format(msgspec.json.encode(pointer, enc_hook=lambda directory: directory.name), indent=2)
         with replacing(self._path, durable=True) as file:
@@ -307,7 +307,7 @@ class ModelStore:
         Raises
         ------
         StorageAwayError
-            If another process still holds it after ``timeout_s`` seconds, or the file can not be made.
+            If another process still holds it after ``timeout_s`` seconds, or the file cannot be made.
         """
         path = self.folder / name
         try:

@@ -108,7 +108,7 @@ def home_findings(home: Path, user: User) -> Iterator[Finding]:
         report = problem if user.is_agent else warning
         who = "the agent" if user.is_agent else user.name
         advice = f"give it back to its user:  sudo chown -R {_user_name(home.stat().st_uid)} {home}"
-        yield report("home", f"{who} can not write to {folder}: {fault.strerror}", advice if user.is_agent else "look again as that user")
+        yield report("home", f"{who} cannot write to {folder}: {fault.strerror}", advice if user.is_agent else "look again as that user")
         return
     strange = [path for path in _own_files(home) if path.lstat().st_uid != home.stat().st_uid]
     if strange:
@@ -144,7 +144,7 @@ def inbox_findings(inbox: Path, intake: IntakeConfig) -> Iterator[Finding]:
         return
     leaves = intake.on_done != "keep"
     if leaves and (fault := _refusal(inbox)) is not None:
-        yield problem("inbox", f"images can not be moved out of {inbox} (group {group}): {fault.strerror}", advice)
+        yield problem("inbox", f"images cannot be moved out of {inbox} (group {group}): {fault.strerror}", advice)
         return
     unreadable = stuck = 0
     for path in islice(_below(inbox), _LISTED):
@@ -157,7 +157,7 @@ def inbox_findings(inbox: Path, intake: IntakeConfig) -> Iterator[Finding]:
     if unreadable or stuck:
         yield warning(
             "inbox",
-            f"{inbox}: {unreadable} files can not be read and {stuck} folders can not be emptied",
+            f"{inbox}: {unreadable} files cannot be read and {stuck} folders cannot be emptied",
             f"sudo chgrp -R {SERVICE_USER} {inbox} && sudo chmod -R g+rwX {inbox}; copy files in instead of moving them: a moved file "
             "keeps its old group",
         )

@@ -48,11 +48,11 @@ class ExaminedAgent(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     config : Config
-        The configuration in force; the defaults where it can not be read.
+        The configuration in force; the defaults where it cannot be read.
     config_path : Path or None
         Where it came from.
     config_fault : str
-        Why it can not be used; empty where it can.
+        Why it cannot be used; empty where it can.
     user : User
         Whose rights count.
     """

@@ -93,7 +93,7 @@ def try_model(config: Config, tell: Tell) -> Facts:
     ImportError
         If a package is missing or broken.
     EdgeAgentError
-        If the model can not be used.
+        If the model cannot be used.
     """
     for module in ("numpy", "PIL.Image", "pydicom", "watchdog.observers"):
         tell(f"loading {module}")

@@ -25,7 +25,7 @@ _ANSWER_S = 3.0
 
 
 def running_agent(state: Path) -> int | None:
-    """Give the process that runs an agent on a home: 0 where its number can not be read, None where none runs or this user may not look."""
+    """Give the process that runs an agent on a home: 0 where its number cannot be read, None where none runs or this user may not look."""
     try:
         return lock_holder(state)
     except StorageError:
@@ -83,7 +83,7 @@ def database_findings(home: Path) -> tuple[list[Finding], datetime | None]:
             damage = reader.quick_check() if size_bytes < _LARGE_BYTES else ""
             totals, last = reader.totals(), reader.last()
     except StorageError as fault:
-        return [problem("database", "can not be read", str(fault))], None
+        return [problem("database", "cannot be read", str(fault))], None
     newest = last.finished_at if last is not None else None
     saw = f"{sum(totals.by_status.values())} records, {size_bytes / 1e6:.1f} MB"
     if damage:

@@ -38,11 +38,11 @@ def storage_error(fault: OSError, doing: str) -> StorageError:
         return DiskFullError(f"no space is left to {doing}: free some space; a running agent goes on by itself then, and nothing is lost")
     if fault.errno == errno.EROFS:
         return ReadOnlyError(
-            f"can not {doing}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable again; "
+            f"cannot {doing}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable again; "
             "a running agent goes on by itself then, and nothing is lost"
         )
     return StorageAwayError(
-        f"can not {doing}: {fault.strerror or fault}; check that the disk is mounted and that the agent may write there; "
+        f"cannot {doing}: {fault.strerror or fault}; check that the disk is mounted and that the agent may write there; "
         "a running agent goes on by itself then"
     )
 
@@ -68,7 +68,7 @@ def make_folder(root: Path, parts: tuple[str, ...]) -> Path:
     Raises
     ------
     StorageError
-        If a folder can not be made.
+        If a folder cannot be made.
     """
     folder = root
     try:
@@ -97,7 +97,7 @@ def replacing(path: Path, *, durable: bool = False, called: str = "", hint: str 
     path : Path
         In an existing folder.
     durable : bool
-        Wait until the disk has it: for what can not be made again.
+        Wait until the disk has it: for what cannot be made again.
     called : str, optional
         What messages call it, where its name is that of an image: such a name may be a patient's, and messages reach the log.
     hint : str, optional
@@ -112,7 +112,7 @@ def replacing(path: Path, *, durable: bool = False, called: str = "", hint: str 
     Raises
     ------
     StorageError
-        If it can not be written; nothing half-written is left behind.
+        If it cannot be written; nothing half-written is left behind.
     """
     temporary = path.with_name(fit_name(f".{path.name}", ".tmp"))
     try:

@@ -37,7 +37,7 @@ def truncated() -> InputFault:
 
 def damaged() -> InputFault:
     """Make the fault of a file that begins as an image and does not go on as one."""
-    return InputFault("damaged", "The image file is damaged and can not be decoded. Copy or export it again.")
+    return InputFault("damaged", "The image file is damaged and cannot be decoded. Copy or export it again.")
 
 
 def check_jpeg(content: bytes) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def read_archive(path: Path, allowed: Collection[str], max_file_bytes: int) -> d
     ModelContractError
         If it holds anything else than these files, each once and plain: other names, ways out of the folder, links, devices, passwords.
     ModelError
-        If it can not be read or is damaged.
+        If it cannot be read or is damaged.
     """
     content = _read_bounded(path)
     if refusal := _directory_refusal(content):
@@ -79,7 +79,7 @@ def _read_bounded(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_ARCHIVE_BYTES + 1)
     except OSError as fault:
-        raise ModelError(f"{path}: can not be read: {fault.strerror}") from fault
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from fault
     if len(content) > MAX_ARCHIVE_BYTES:
         raise ModelContractError(f"{path}: larger than {MAX_ARCHIVE_BYTES:,} bytes; this is not a bundle of edge-agent")
     return content

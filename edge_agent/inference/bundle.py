@@ -95,7 +95,7 @@ def read_contents(path: Path) -> dict[str, bytes]:
     Raises
     ------
     ModelError
-        If there is no such folder or file, or it can not be read.
+        If there is no such folder or file, or it cannot be read.
     ModelContractError
         If a file is too large, or an archive holds what it must not (:func:`edge_agent.inference.archive.read_archive`).
     """
@@ -114,7 +114,7 @@ def _read_file(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as fault:
-        raise ModelError(f"{path}: can not be read: {fault.strerror}") from fault
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from fault
     if len(content) > MAX_FILE_BYTES:
         raise ModelContractError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; this is not a bundle of edge-agent")
     return content
@@ -185,13 +185,13 @@ def load_bundle(path: Path, *, allow_unsigned: bool = True, trusted_keys: Path |
     Raises
     ------
     ModelError
-        If a file is missing or can not be read.
+        If a file is missing or cannot be read.
     ModelSignatureError
         If the signature is wrong, or the bundle's origin is not known and must be.
     ModelChecksumError
         If a file is not the one that was packed.
     ModelContractError
-        If the manifest or a file says something that this version can not honour.
+        If the manifest or a file says something that this version cannot honour.
     """
     return verify_bundle(path, read_contents(path), allow_unsigned=allow_unsigned, trusted_keys=trusted_keys)
 

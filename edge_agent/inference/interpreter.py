@@ -106,7 +106,7 @@ def load_into_runtime(model: bytes, num_threads: int = 1, runtime: str | None = 
             interpreter = make(model_content=model, num_threads=num_threads)
             interpreter.allocate_tensors()
     except RUNTIME_FAULTS as fault:
-        raise ModelError(f"the runtime {chosen} can not load the model: {fault.__cause__ or fault}") from fault
+        raise ModelError(f"the runtime {chosen} cannot load the model: {fault.__cause__ or fault}") from fault
     return chosen, interpreter
 
 

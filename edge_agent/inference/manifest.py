@@ -111,7 +111,7 @@ def _labels_refusal(manifest: Manifest) -> str | None:
     for label in labels:
         # A label stands in CSV cells and on screens; in the one a semicolon parts labels.
         if not label.strip() or not label.isprintable() or ";" in label:
-            return f"the label {label!r} is empty, or has a semicolon or a character that can not be printed"
+            return f"the label {label!r} is empty, or has a semicolon or a character that cannot be printed"
     if len(set(labels)) != len(labels) or len(set(positive)) != len(positive) or not set(positive) <= set(labels):
         return f"{said}: labels must differ, and the positive ones be among them, each once"
     if task == "binary" and not (len(labels) == 2 and len(positive) == 1):

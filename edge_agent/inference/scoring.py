@@ -202,7 +202,7 @@ def make_scorer(head: Head) -> HeadScorer:
             return RandomForestScorer(head)
         case GradientBoostingHead():
             return GradientBoostingScorer(head)
-    raise ModelContractError(f"head.json: this version can not run the kind {head.kind!r}")
+    raise ModelContractError(f"head.json: this version cannot run the kind {head.kind!r}")
 
 
 class LabelScorer:
@@ -218,7 +218,7 @@ class LabelScorer:
     Raises
     ------
     ModelContractError
-        If these heads do not answer for these labels, or one is of a kind that this version can not run.
+        If these heads do not answer for these labels, or one is of a kind that this version cannot run.
     """
 
     def __init__(self, task: Task, labels: Sequence[str], heads: Sequence[Head]) -> None:

@@ -107,7 +107,7 @@ def read_trusted_keys(folder: Path | None) -> TrustedKeys:
     Raises
     ------
     ModelError
-        If the folder is there and can not be listed.
+        If the folder is there and cannot be listed.
     """
     if folder is None:
         return TrustedKeys()
@@ -116,7 +116,7 @@ def read_trusted_keys(folder: Path | None) -> TrustedKeys:
     except FileNotFoundError:
         return TrustedKeys(folder)
     except OSError as fault:
-        raise ModelError(f"the folder of trusted keys {folder} can not be read: {fault.strerror}; let the agent's user read it") from fault
+        raise ModelError(f"the folder of trusted keys {folder} cannot be read: {fault.strerror}; let the agent's user read it") from fault
     keys: dict[str, PublicKey] = {}
     unreadable = []
     for path in files:
@@ -183,7 +183,7 @@ def _parse_signature(name: str, content: bytes) -> Signature:
             raise ValueError(f"the signature has not {_SIGNATURE_BYTES} bytes")
     except (msgspec.DecodeError, binascii.Error, ValueError) as fault:
         raise ModelSignatureError(
-            f"{name}: manifest.sig can not be read ({fault}); copy the bundle again, or have it signed again"
+            f"{name}: manifest.sig cannot be read ({fault}); copy the bundle again, or have it signed again"
         ) from fault
     return signature
 
@@ -195,7 +195,7 @@ def _verify(name: str, manifest: bytes, signature: Signature, key: PublicKey) ->
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError as fault:
         raise ModelError(
-            f"{name}: its signature can not be checked, because a library is missing ({fault}): pip install cryptography"
+            f"{name}: its signature cannot be checked, because a library is missing ({fault}): pip install cryptography"
         ) from fault
     try:
         public_key = Ed25519PublicKey.from_public_bytes(key.raw)

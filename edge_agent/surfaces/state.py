@@ -48,7 +48,7 @@ def read_state(state: Path) -> AgentState | None:
 class StateFile:
     """Writes :class:`AgentState` in place.
 
-    A state that can not be written is not worth stopping for: on a read-only disk ``edge-agent status`` sees the disk itself.
+    A state that cannot be written is not worth stopping for: on a read-only disk ``edge-agent status`` sees the disk itself.
 
     Parameters
     ----------

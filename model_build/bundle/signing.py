@@ -45,7 +45,7 @@ def make_key_pair(folder: Path) -> KeyPair:
     Raises
     ------
     ConfigError
-        If there is a private key already, which is never overwritten, or the folder can not be written.
+        If there is a private key already, which is never overwritten, or the folder cannot be written.
     """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -65,7 +65,7 @@ def make_key_pair(folder: Path) -> KeyPair:
         raise ConfigError(f"{private}: there is a key already, and a key is never overwritten; name another folder with --out") from None
     except OSError as fault:
         public.unlink(missing_ok=True)
-        raise ConfigError(f"{folder}: the keys can not be written: {fault.strerror}; name another folder with --out") from fault
+        raise ConfigError(f"{folder}: the keys cannot be written: {fault.strerror}; name another folder with --out") from fault
     return KeyPair(key_id, private, public)
 
 
@@ -89,7 +89,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     Raises
     ------
     ConfigError
-        If it can not be read, or holds no ed25519 key without a password.
+        If it cannot be read, or holds no ed25519 key without a password.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -99,7 +99,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         with path.open("rb") as file:
             key = load_pem_private_key(file.read(_MAX_KEY_BYTES), password=None)
     except OSError as fault:
-        raise ConfigError(f"{path}: the key can not be read: {fault.strerror}; make one with  model-build keygen --out DIR") from fault
+        raise ConfigError(f"{path}: the key cannot be read: {fault.strerror}; make one with  model-build keygen --out DIR") from fault
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         raise ConfigError(f"{path}: not a private key of model-build keygen; name its {PRIVATE_KEY_NAME}") from fault
     if not isinstance(key, Ed25519PrivateKey):
@@ -115,7 +115,7 @@ def sign_bundle(directory: Path, key: Ed25519PrivateKey) -> Signature:
     ModelError
         If it is no whole bundle; nothing is signed that would be refused.
     DiskFullError, StorageError
-        If the signature can not be written.
+        If the signature cannot be written.
     """
     contents = _read_folder(directory)
     contents.pop(SIGNATURE_NAME, None)
@@ -151,7 +151,7 @@ def pack_bundle(directory: Path, archive: Path) -> Bundle:
     ModelError
         If it is no whole bundle.
     DiskFullError, StorageError
-        If the file can not be written; an older one then still stands.
+        If the file cannot be written; an older one then still stands.
     """
     contents = _read_folder(directory)
     bundle = verify_bundle(directory, contents, allow_unsigned=True, trusted_keys=None)

@@ -37,7 +37,7 @@ def open_trackers(track: str | None, wandb: bool, out: Path) -> list[Tracker]:
     Raises
     ------
     StorageError
-        If one can not be opened.
+        If one cannot be opened.
     ModuleNotFoundError
         If its library is not installed.
     """

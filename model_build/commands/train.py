@@ -40,7 +40,7 @@ def command(config: Path, data: Path, out: Path | None, resume: bool, teacher: P
     if not data.is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     run_folder = out if out is not None else Path("runs") / build_config.name
-    # A store that can not be opened is said before hours of training.
+    # A store that cannot be opened is said before hours of training.
     trackers = open_trackers(track, wandb, run_folder)
     from model_build.build import Build
     from model_build.environment import environment

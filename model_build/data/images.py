@@ -130,14 +130,14 @@ def read_images(
     -------
     ImageSet
         Byte-identical files are kept once (the first in the layout's order), so that no copy stands on both sides of a split. A file that
-        can not be read or decoded is left out.
+        cannot be read or decoded is left out.
 
     Raises
     ------
     ConfigError
         If the layout's reader finds a fault, a class has no readable image or one patient only, or the same bytes stand under two labels.
     DiskFullError, StorageError
-        If the cache can not be written.
+        If the cache cannot be written.
     """
     candidates, left_out = _candidates(root, list_source(root, source), source, task)
     store: MemoryStore | DiskStore
@@ -183,7 +183,7 @@ def _take_in(
         try:
             content = (root / candidate[0].path).read_bytes()
         except OSError as fault:
-            return "", f"The file can not be read from the disk: {fault.strerror}."
+            return "", f"The file cannot be read from the disk: {fault.strerror}."
         sha256 = hashlib.sha256(content).hexdigest()
         place = store.place_of(sha256)
         try:

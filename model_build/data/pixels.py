@@ -73,7 +73,7 @@ class StoredPixels:
             try:
                 count = os.preadv(self._descriptor, [target], offset)
             except OSError as fault:
-                raise StorageError(f"{self._path}: can not be read: {fault.strerror}; check the disk and start again") from fault
+                raise StorageError(f"{self._path}: cannot be read: {fault.strerror}; check the disk and start again") from fault
             if count == 0:
                 raise StorageError(f"{self._path}: was cut short while the build used it; start again, it is then made anew")
             target, offset = target[count:], offset + count

@@ -107,7 +107,7 @@ def evaluate_bundle(bundle: Bundle, data: Path, source: SourceConfig, split: Spl
             seen.left_out.append(f"{example.path}: {fault.message}")
             continue
         except OSError as fault:
-            seen.left_out.append(f"{example.path}: can not be read from the disk: {fault.strerror}")
+            seen.left_out.append(f"{example.path}: cannot be read from the disk: {fault.strerror}")
             continue
         seen.verdicts.append(classifier.classify(frame))
         seen.classes.append(classes)

@@ -158,7 +158,7 @@ def write_comparison(rows: Sequence[Row], columns: Sequence[str], out: Path) -> 
     Raises
     ------
     DiskFullError, StorageError
-        If they can not be written.
+        If they cannot be written.
     """
     text = render_comparison(rows, columns)
     write_whole(out / "comparison.md", text.encode())

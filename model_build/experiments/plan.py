@@ -65,7 +65,7 @@ def read_experiments(paths: Sequence[Path], out: Path, base: Path = DEFAULT_BASE
     Raises
     ------
     ConfigError
-        If any of them can not be used, two want one folder, or a folder holds another build: everything at once.
+        If any of them cannot be used, two want one folder, or a folder holds another build: everything at once.
     """
     experiments: list[Experiment] = []
     faults: list[str] = []
@@ -93,7 +93,7 @@ def _read(path: Path, out: Path, base: Path) -> list[Experiment]:
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such build config") from None
         except (OSError, UnicodeDecodeError) as fault:
-            raise ConfigError(f"{path}: can not be read as TOML: {fault}") from fault
+            raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from fault
         config = parse_build_config(text, str(path))
         return [Experiment(config.name, out / config.name, str(path), text, config, Settings())]
     if path.suffix != ".json":
@@ -128,13 +128,13 @@ def experiments_folder(out: Path, data: Path) -> Iterator[None]:
     ConfigError
         If its builds were made from other data.
     StorageError
-        If another command is at work in it, or it can not be written.
+        If another command is at work in it, or it cannot be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
     except OSError as fault:
-        raise StorageError(f"{out}: can not be written: {fault.strerror}; name another --out") from fault
+        raise StorageError(f"{out}: cannot be written: {fault.strerror}; name another --out") from fault
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ def experiments_folder(out: Path, data: Path) -> Iterator[None]:
             try:
                 kept = msgspec.json.decode(path.read_bytes(), type=_Plan)
             except (OSError, msgspec.DecodeError) as fault:
-                raise ConfigError(f"{path}: can not be read ({fault}); name another --out") from fault
+                raise ConfigError(f"{path}: cannot be read ({fault}); name another --out") from fault
             if kept != plan:
                 raise ConfigError(f"{out}: its builds were made from {kept.data}, not from {plan.data}; name another --out")
         write_json(path, plan)
@@ -203,7 +203,7 @@ def run_experiments(
 
 
 def _unreadable(folder: Path) -> Failure | None:
-    """Why a build that is said to be finished can not be compared."""
+    """Why a build that is said to be finished cannot be compared."""
     if not is_finished(folder):
         return Failure("the build ended without bundle or report", EdgeAgentError.exit_code)
     try:

@@ -33,7 +33,7 @@ _NEEDS_TRAINING = ("epochs", "batch_size", "learning_rate", "optimizer", "loss",
 
 
 class _Refused(Exception):
-    """A key's value can not be used; the message says why, without the key."""
+    """A key's value cannot be used; the message says why, without the key."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ KEYS: Mapping[str, _Key] = {
 
 
 def _apply(draft: _Draft, key: str, value: Any) -> str | None:
-    """Change the draft as one key says; the message where that can not be."""
+    """Change the draft as one key says; the message where that cannot be."""
     known = KEYS.get(key)
     if known is None:
         near = difflib.get_close_matches(key, KEYS, 1)
@@ -254,7 +254,7 @@ def read_recipes(path: Path, base_path: Path = DEFAULT_BASE) -> list[Recipe]:
     Raises
     ------
     ConfigError
-        If a file can not be read, or says something that can not be honoured: every wrong key at once, with the accepted values.
+        If a file cannot be read, or says something that cannot be honoured: every wrong key at once, with the accepted values.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
@@ -263,11 +263,11 @@ def read_recipes(path: Path, base_path: Path = DEFAULT_BASE) -> list[Recipe]:
     except json.JSONDecodeError as fault:
         raise ConfigError(f"{path}: line {fault.lineno}: is not JSON: {fault.msg}") from fault
     except (OSError, ValueError, RecursionError) as fault:
-        raise ConfigError(f"{path}: can not be read as JSON: {fault}") from fault
+        raise ConfigError(f"{path}: cannot be read as JSON: {fault}") from fault
     try:
         base_text = base_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"{base_path}: can not be read as the recipes' base: {fault}") from fault
+        raise ConfigError(f"{base_path}: cannot be read as the recipes' base: {fault}") from fault
     base = parse_build_config(base_text, str(base_path))
     several = isinstance(content, list)
     if several and not content:

@@ -63,7 +63,7 @@ def read_model(path: Path, contract: InputContract) -> tuple[bytes, InputContrac
     try:
         model = path.read_bytes()
     except OSError as fault:
-        raise ModelError(f"{path}: can not be read: {fault.strerror}; name a bundle folder or a .tflite file") from fault
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}; name a bundle folder or a .tflite file") from fault
     shape = Interpreter(model).input_shape
     if shape != (contract.rows, contract.columns, contract.channels):
         raise ModelError(f"{path}: takes images of {shape[0]}x{shape[1]}, the config says {contract.rows}x{contract.columns}")

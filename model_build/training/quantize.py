@@ -64,6 +64,6 @@ def convert_to_int8(trunk: Any, representative: UInt8Array, *, per_channel: bool
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    # There is no public switch for it (TensorFlow 2.21); the comparison reads the scales in the file, so a change of it can not go unseen.
+    # There is no public switch for it (TensorFlow 2.21); the comparison reads the scales in the file, so a change of it cannot go unseen.
     converter._experimental_disable_per_channel = not per_channel
     return convert_quietly(converter)

@@ -73,7 +73,7 @@ def run_loop(python: str | Path, script: str, *arguments: str | Path) -> float:
 
 
 def tflite_python() -> Path | None:
-    """The Python that has tflite-runtime; None where it can not be had: it has no wheel past Python 3.11."""
+    """The Python that has tflite-runtime; None where it cannot be had: it has no wheel past Python 3.11."""
     python = TFLITE_VENV / "bin" / "python"
     if not python.exists() and sys.version_info[:2] == (3, 11):
         print(f"making {TFLITE_VENV.name} ...", file=sys.stderr)

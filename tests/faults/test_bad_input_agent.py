@@ -154,7 +154,7 @@ class TestInbox:
         assert code == 10
         assert "is not a folder" in said
 
-    def test_one_that_can_not_be_written(self, tmp_path: Path) -> None:
+    def test_one_that_cannot_be_written(self, tmp_path: Path) -> None:
         inbox = tmp_path / "inbox"
         inbox.mkdir()
         mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", inbox], capture_output=True, text=True)
@@ -193,5 +193,5 @@ class TestSettings:
         (tmp_path / "home").touch()
         code, said = run_agent(tmp_path / "home", once=True)
         assert code == 40
-        assert "error: can not make the folder" in said
+        assert "error: cannot make the folder" in said
         assert "Traceback" not in said

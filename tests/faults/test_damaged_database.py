@@ -25,7 +25,7 @@ from edge_agent.outbox.disposal import NOTE_SUFFIX
 PAGE_BYTES = 4096
 IMAGES = {f"{seed}.png": image_bytes(seed) for seed in range(4)}
 IMAGES |= {"copy.png": image_bytes(0), "sub/deep.png": image_bytes(7), "text.jpg": b"text\n" * 9, "sub/zero.png": b""}
-# What a rebuild can not know: where a file was in the inbox before it moved.
+# What a rebuild cannot know: where a file was in the inbox before it moved.
 FILE_COLUMNS = ("size_bytes", "mtime_ns", "ctime_ns", "inode", "path_bytes")
 
 

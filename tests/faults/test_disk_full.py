@@ -38,7 +38,7 @@ def check_nothing_is_lost(home: AgentHome, images: dict[str, bytes]) -> None:
 def test_a_disk_that_fills_up_while_images_are_copied_to_it(tmp_path: Path, small_disk: Path, leave_kib: int) -> None:
     """
     1. The home folder is on a disk with little or no space left, the inbox on another.
-    2. The agent works until something can not be written: its database, an image, or results/.
+    2. The agent works until something cannot be written: its database, an image, or results/.
     3. Somebody frees space, and the agent starts again.
     Result: exit code 41 and a message that says what to do; then one result and one file for each image.
     """

@@ -82,14 +82,14 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, bytes], Maker], dict[str, bytes]],
         lambda files, maker: {"manifest.sig": signature_of(files["manifest.json"], maker, domain=b"")},
         "is not true",
     ),
-    "a signature that is no JSON": (lambda _files, _: {"manifest.sig": b"\xff\xfe"}, "manifest.sig can not be read"),
+    "a signature that is no JSON": (lambda _files, _: {"manifest.sig": b"\xff\xfe"}, "manifest.sig cannot be read"),
     "an algorithm of the attacker's choice": (
         lambda files, _: {"manifest.sig": files["manifest.sig"].replace(b"ed25519", b"none")},
-        "manifest.sig can not be read",
+        "manifest.sig cannot be read",
     ),
     "a key's name that is a path": (
         lambda files, _: {"manifest.sig": json.dumps(json.loads(files["manifest.sig"]) | {"key_id": "../../etc/x"}).encode()},
-        "manifest.sig can not be read",
+        "manifest.sig cannot be read",
     ),
 }
 

@@ -35,19 +35,19 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     "an image that finds a read-only disk": ({"call": "pathlib.Path.mkdir", "where": "/done", "error": "EROFS"}, "read_only"),
     "results that the disk fails": ({"call": "file.write", "where": "predictions-", "error": "EIO"}, "storage_error"),
     "a sidecar that finds no space": ({"call": "file.write", "where": ".png.json.tmp", "error": "ENOSPC"}, "disk_full"),
-    "a sidecar that can not be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
+    "a sidecar that cannot be put in its place": ({"call": "pathlib.Path.replace", "where": ".png.json", "error": "EIO"}, "storage_error"),
     "a disk that does not take what was written": (
         {"call": "edge_agent.outbox.results.sync_file_system", "error": "EIO"},
         "storage_error",
     ),
-    "an inbox that is there and can not be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "inbox_away"),
+    "an inbox that is there and cannot be looked at": ({"call": "pathlib.Path.stat", "where": "/inbox", "error": "EIO"}, "inbox_away"),
     "a call for whose fault no other words are found": (
         {"call": "edge_agent.intake.folder.mounts_below", "error": "EIO"},
         "storage_error",
     ),
-    "an image that can not be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
-    "a folder of done/ that can not be made": ({"call": "pathlib.Path.mkdir", "where": "done/DOE", "error": "EIO"}, "storage_error"),
-    "an image that can not be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),
+    "an image that cannot be moved: no space": ({"call": "os.rename", "where": DONE, "error": "ENOSPC"}, "disk_full"),
+    "a folder of done/ that cannot be made": ({"call": "pathlib.Path.mkdir", "where": "done/DOE", "error": "EIO"}, "storage_error"),
+    "an image that cannot be moved: no quota": ({"call": "os.rename", "where": DONE, "error": "EDQUOT"}, "disk_full"),
 }
 
 
@@ -118,7 +118,7 @@ def test_an_image_that_does_not_leave_the_inbox_is_recorded_once(tmp_path: Path,
 
 
 @pytest.mark.parametrize("error", ["EIO", "EUCLEAN", "EINVAL"])
-def test_an_image_that_can_not_be_read_is_the_images_fault(tmp_path: Path, error: str) -> None:
+def test_an_image_that_cannot_be_read_is_the_images_fault(tmp_path: Path, error: str) -> None:
     """
     1. The disk fails for one file of the inbox, for good; others can be read.
     Result: that one is rejected with a reason, the others are classified.

@@ -117,7 +117,7 @@ def test_an_idle_agent_notices_too(home: AgentHome, share: Share, monkeypatch: p
             wait_until(lambda: doing(home.home) == ("working", ""))
 
 
-def test_one_file_that_can_not_be_read_is_rejected_when_all_others_can(home: AgentHome, share: Share) -> None:
+def test_one_file_that_cannot_be_read_is_rejected_when_all_others_can(home: AgentHome, share: Share) -> None:
     """A server that answers everything but to the reading of a file, twice: the file is damaged, not the share."""
     share.answer("read EIO")
     with home.running():
@@ -153,7 +153,7 @@ def test_who_asks_for_the_status_does_not_wait_for_a_server_that_hangs(
 ) -> None:
     """
     1. The share hangs, and somebody wants to know why nothing happens.
-    Result: the status is shown while the server still hangs; it says that the inbox can not be read.
+    Result: the status is shown while the server still hangs; it says that the inbox cannot be read.
     """
     monkeypatch.setattr(status_command, "_ANSWER_S", 0.3)
     home.run_once()
@@ -166,4 +166,4 @@ def test_who_asks_for_the_status_does_not_wait_for_a_server_that_hangs(
     finally:
         give_up.cancel()
         share.answer("well")
-    assert "can not be read" in capsys.readouterr().out
+    assert "cannot be read" in capsys.readouterr().out

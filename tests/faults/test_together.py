@@ -110,7 +110,7 @@ def test_another_program_that_writes_is_waited_for(quick_folder: Path) -> None:
         assert process.wait(timeout=120) == 0
 
 
-def test_looking_from_a_mount_that_can_not_be_written(quick_folder: Path, disks: None) -> None:
+def test_looking_from_a_mount_that_cannot_be_written(quick_folder: Path, disks: None) -> None:
     """
     1. The home folder is also mounted read-only, as for another machine or a container that only looks.
     Result: export and status work there, while the agent writes, and when none runs.

@@ -294,7 +294,7 @@ def test_wrong_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments:
 
 def test_without_the_build_libraries_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(CONFIG)
-    # None in sys.modules is how Python itself marks a module that can not be imported.
+    # None in sys.modules is how Python itself marks a module that cannot be imported.
     program = "import sys; sys.modules['sklearn'] = None; from model_build.cli import main; sys.exit(main())"
     arguments = ["train", str(tmp_path / "tiny.toml"), "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False)

@@ -83,7 +83,7 @@ def test_ten_still_scenes_give_ten_predictions(tmp_path: Path) -> None:
     assert list((home / "inbox").iterdir()) == []
 
 
-def test_a_camera_that_can_not_be_used_stops_the_agent_with_its_error(tmp_path: Path) -> None:
+def test_a_camera_that_cannot_be_used_stops_the_agent_with_its_error(tmp_path: Path) -> None:
     text = tmp_path / "films.avi"
     text.write_text("not a video")
     with pytest.raises(ConfigError, match=r"films\.avi is not a video"):

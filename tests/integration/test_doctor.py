@@ -159,7 +159,7 @@ def test_a_home_on_a_full_read_only_disk_in_memory(tmp_path: Path, capsys: pytes
             assert "Read-only file system" in found["home"]["saw"]
             assert "Read-only file system" in found["inbox"]["saw"]
     except NoDisksError as refusal:
-        pytest.skip(f"this user can not mount: {refusal}")
+        pytest.skip(f"this user cannot mount: {refusal}")
 
 
 def test_an_inbox_that_is_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +204,7 @@ def test_root_looks_with_the_rights_of_the_agent(other_file_system: Path, shared
     found = {finding["check"]: finding for finding in report["findings"]}
     assert report["user"] == "number 54321"
     assert found["home"]["verdict"] == found["model"]["verdict"] == "ok"
-    assert "1 files can not be read and 1 folders can not be emptied" in found["inbox"]["saw"]
+    assert "1 files cannot be read and 1 folders cannot be emptied" in found["inbox"]["saw"]
     os.chown(home / "inbox", 0, 0)
     run = run_doctor("--home", home, "--area", "folders", "--format", "json", python=python, path=path)
     found = {finding["check"]: finding for finding in json.loads(run.stdout)["findings"]}

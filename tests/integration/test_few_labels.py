@@ -132,7 +132,7 @@ def test_self_training_learns_from_the_other_images(config: BuildConfig) -> None
         (('kind = "logistic_regression"\ninverse_regularization = 0.1', 'kind = "random_forest"'), "'random_forest'"),
     ],
 )
-def test_self_training_is_refused_where_it_can_not_be_done(repository: Path, change: tuple[str, str], message: str) -> None:
+def test_self_training_is_refused_where_it_cannot_be_done(repository: Path, change: tuple[str, str], message: str) -> None:
     text = (repository / "model_build" / "configs" / "few-labels.toml").read_text()
     assert change[0] in text
     with pytest.raises(ConfigError, match=message):

@@ -103,7 +103,7 @@ def test_who_is_not_root_is_told(tmp_path: Path) -> None:
     if os.getuid() != 0:
         options = {}
     elif subprocess.run(["test", "-x", Path(__file__).parents[2] / "scripts/install"], user=54321, group=54321, cwd="/").returncode:
-        pytest.skip("another user can not look into this checkout")
+        pytest.skip("another user cannot look into this checkout")
     else:
         options = {"user": 54321, "group": 54321, "extra_groups": []}
     for script in ("install", "uninstall"):
@@ -179,7 +179,7 @@ def test_a_purge_does_not_reach_into_what_is_mounted(tmp_path: Path) -> None:
     inbox = tmp_path / "var/lib/edge-agent/inbox"
     inbox.mkdir(parents=True)
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", inbox], capture_output=True).returncode:
-        pytest.skip("this user can not mount")
+        pytest.skip("this user cannot mount")
     try:
         (inbox / "the-hospitals.dcm").touch()
         run = run_script("uninstall", "--root", tmp_path, "--purge", "--yes")

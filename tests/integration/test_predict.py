@@ -142,7 +142,7 @@ def test_an_empty_folder_says_so_and_is_no_error(tmp_path: Path, capfdbinary: py
     assert (captured.out, captured.err) == (b"", f"no files in {tmp_path}\n".encode())
 
 
-def test_what_can_not_be_read_gets_a_record_too(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_what_cannot_be_read_gets_a_record_too(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "huge.dcm").open("wb") as file:
         file.truncate(300 * 1024**2)  # a sparse file
@@ -181,12 +181,12 @@ def test_heatmaps_of_an_earlier_run_are_not_classified(images: Path, tmp_path: P
     assert len(find_targets((str(tmp_path / "in"),), tmp_path / "in" / "maps")) == 4
 
 
-def test_a_heatmap_folder_that_can_not_be_made_is_a_storage_error(
+def test_a_heatmap_folder_that_cannot_be_made_is_a_storage_error(
     tmp_path: Path, images: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     (tmp_path / "file").touch()
     assert main(["predict", str(images / "one.jpg"), "--heatmaps", str(tmp_path / "file" / "maps")]) == 40
-    assert b"can not make the folder" in capfdbinary.readouterr().err
+    assert b"cannot make the folder" in capfdbinary.readouterr().err
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(images: Path) -> None:
@@ -257,7 +257,7 @@ def test_check_config_tells_all_errors_at_once(tmp_path: Path, capsys: pytest.Ca
     assert main(["check-config", *map(str, arguments)]) == 10
     captured = capsys.readouterr()
     first, *lines = captured.err.splitlines()
-    assert (captured.out, first) == ("", "error: the configuration can not be run, 3 errors:")
+    assert (captured.out, first) == ("", "error: the configuration cannot be run, 3 errors:")
     assert lines[0] == f"  home: {tmp_path / 'file'} is not a folder; name another"
     assert lines[1].startswith(f"  intake.inbox: {tmp_path / 'gone'} does not exist")
     assert lines[2].startswith("  model.bundle: ")

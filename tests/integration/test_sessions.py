@@ -117,7 +117,7 @@ class TestReload:
             wait_until(lambda: "reload_refused" in events(home))
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_a_configuration_that_can_not_be_started_with_is_left_again(self, home: AgentHome, tmp_path: Path) -> None:
+    def test_a_configuration_that_cannot_be_started_with_is_left_again(self, home: AgentHome, tmp_path: Path) -> None:
         """
         1. The new configuration reads well, but names an inbox that is not there.
         Result: the agent goes back to the old one and says so.

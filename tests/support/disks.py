@@ -1,4 +1,4 @@
-"""Real file systems to be filled up, taken away and cut off. They need root; a test skips where they can not be had."""
+"""Real file systems to be filled up, taken away and cut off. They need root; a test skips where they cannot be had."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def memory_disk(folder: Path, size_kib: int) -> Iterator[Path]:
     Raises
     ------
     NoDisksError
-        If it can not be mounted.
+        If it cannot be mounted.
     """
     folder.mkdir(exist_ok=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", folder)
@@ -92,7 +92,7 @@ class LoopDisk:
         Raises
         ------
         NoDisksError
-            If it can not be mounted.
+            If it cannot be mounted.
         """
         self.mount_point.mkdir(exist_ok=True)
         _run("mount", "-o", ",".join(filter(None, ("loop", "noatime", options))), self.image, self.mount_point)
@@ -153,7 +153,7 @@ def remount(folder: Path, options: str) -> None:
     Raises
     ------
     NoDisksError
-        If it can not be changed.
+        If it cannot be changed.
     """
     _run("mount", "-o", f"remount,{options}", folder)
 
@@ -164,7 +164,7 @@ def check_disk(image: Path) -> None:
     Raises
     ------
     NoDisksError
-        If it can not be repaired.
+        If it cannot be repaired.
     """
     done = subprocess.run(["e2fsck", "-p", image], capture_output=True, text=True, check=False)
     if done.returncode not in (0, _REPAIRED):

@@ -23,7 +23,7 @@ def make_killer_model(model: bytes) -> bytes:
     Returns
     -------
     bytes
-        A ``.tflite`` file whose tensors can not be allocated without a crash.
+        A ``.tflite`` file whose tensors cannot be allocated without a crash.
     """
     changed: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model, 0))
     always = schema.BufferT()

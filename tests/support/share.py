@@ -1,7 +1,7 @@
 """A share whose server can be made to fail, to hang or to vanish: a file system in user space (FUSE) that shows a local folder.
 
 It is mounted as "fuse.sshfs", which it behaves like: others write past it, and the kernel tells nobody. It needs root and /dev/fuse.
-Whoever waits for a server that hangs can not be killed before it answers or is killed itself.
+Whoever waits for a server that hangs cannot be killed before it answers or is killed itself.
 
 The server is a process of its own, ``python share.py DESCRIPTOR FOLDER STATE``, so that who waits for it does not wait for themselves.
 """

@@ -54,7 +54,7 @@ exec env -i container=systemd-box PATH=/usr/sbin:/usr/bin:/sbin:/bin {SYSTEMD} -
 
 
 class NoBoxError(Exception):
-    """This machine can not run one."""
+    """This machine cannot run one."""
 
 
 class SystemdBox:
@@ -70,7 +70,7 @@ class SystemdBox:
     Raises
     ------
     NoBoxError
-        If it can not be started.
+        If it cannot be started.
     """
 
     def __init__(self, scratch: Path, shares: list[Path]) -> None:

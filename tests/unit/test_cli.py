@@ -180,9 +180,9 @@ class TestStatus:
         recorded.inbox.rmdir()
         assert self.read(recorded, capsys)["waiting"] is None
         assert cli.main(["status", "--home", str(recorded.home)]) == 0
-        assert "can not be read" in capsys.readouterr().out
+        assert "cannot be read" in capsys.readouterr().out
 
-    def test_an_agent_whose_database_can_not_be_read_now(self, recorded: AgentHome, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_an_agent_whose_database_cannot_be_read_now(self, recorded: AgentHome, capsys: pytest.CaptureFixture[str]) -> None:
         """It is just being built again, as after damage: that an agent runs, and what it does, is shown all the same."""
         with recorded.running():
             wait_until(lambda: doing(recorded.home)[0] == "working")

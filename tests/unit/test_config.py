@@ -181,7 +181,7 @@ def test_an_inbox_beside_the_output_folders_is_fine(tmp_path: Path) -> None:
     assert load_config(_write(tmp_path, 'home = "home"\n[intake]\ninbox = "home/drop"')).inbox == tmp_path / "home" / "drop"
 
 
-def test_the_longest_wait_can_not_be_shorter_than_the_first(tmp_path: Path) -> None:
+def test_the_longest_wait_cannot_be_shorter_than_the_first(tmp_path: Path) -> None:
     (line,) = _errors(tmp_path, "[camera]\nreopen_after_s = 10\nreopen_max_s = 5")
     assert line == "camera.reopen_max_s: expected at least camera.reopen_after_s (10)"
 
@@ -205,7 +205,7 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path, content: bytes, said: 
 def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist"):
         load_config(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="can not be read: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(tmp_path)
 
 

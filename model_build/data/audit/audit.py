@@ -35,7 +35,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A file that can not be decoded."""
+    """A file that cannot be decoded."""
 
     file: str
     reason: str

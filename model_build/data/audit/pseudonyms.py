@@ -16,7 +16,7 @@ class Pseudonyms:
     Parameters
     ----------
     salt : bytes, optional
-        Up to 16 bytes; new and random if not given, so that the hashes of two runs can not be linked.
+        Up to 16 bytes; new and random if not given, so that the hashes of two runs cannot be linked.
     """
 
     def __init__(self, salt: bytes | None = None) -> None:

@@ -71,14 +71,14 @@ def scan_images(root: Path, examples: Sequence[Example], on_progress: Callable[[
 
 
 def _scan(root: Path, example: Example) -> tuple[Scanned, UInt8Array] | str:
-    """What there is to know of a file, and its thumbnail, or why it can not be read."""
+    """What there is to know of a file, and its thumbnail, or why it cannot be read."""
     try:
         content = (root / example.path).read_bytes()
         frame = decode_image(content, rows=THUMBNAIL_PX, columns=THUMBNAIL_PX)
     except InputFault as fault:
         return fault.message
     except OSError as fault:
-        return f"The file can not be read from the disk: {fault.strerror}."
+        return f"The file cannot be read from the disk: {fault.strerror}."
     digest, mode = hashlib.sha256(content).hexdigest(), _mode(content, frame.file_format)
     scanned = Scanned(example, digest, len(content), frame.rows, frame.columns, mode, float(frame.pixels.mean()))
     return scanned, thumbnail(frame.pixels)

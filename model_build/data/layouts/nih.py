@@ -87,7 +87,7 @@ def _read_list(path: Path) -> frozenset[str] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as fault:
-        raise ConfigError(f"{path}: can not be read as a list of file names: {fault}") from fault
+        raise ConfigError(f"{path}: cannot be read as a list of file names: {fault}") from fault
 
 
 def _split(row: Row, name: str, trained: frozenset[str] | None, tested: frozenset[str] | None) -> Split | None:

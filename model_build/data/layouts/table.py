@@ -67,7 +67,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; this layout needs it") from None
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise ConfigError(f"{path}: can not be read as a CSV file in UTF-8: {fault}") from fault
+        raise ConfigError(f"{path}: cannot be read as a CSV file in UTF-8: {fault}") from fault
     if not rows:
         raise ConfigError(f"{path}: has a header but no row")
     return rows

@@ -81,7 +81,7 @@ def draw_phantom(seed: int, *, rows: int = 1024, columns: int = 1024, opacity_co
     if rows < 32 or columns < 32:
         raise ConfigError(f"a phantom needs at least 32 rows and columns, not {rows} x {columns}")
     if opacity_count < 0:
-        raise ConfigError(f"the number of opacities can not be negative: {opacity_count}")
+        raise ConfigError(f"the number of opacities cannot be negative: {opacity_count}")
     # Separate streams: the patient stays the same whatever else is drawn.
     patient, texture, noise = (np.random.default_rng([seed, stream]) for stream in range(3))
     anatomy = draw_anatomy(patient)

@@ -47,7 +47,7 @@ class MlflowTracker:
     Raises
     ------
     StorageError
-        If there is no such server, or the store can not be opened: before hours of training, not after.
+        If there is no such server, or the store cannot be opened: before hours of training, not after.
     ModuleNotFoundError
         If MLflow is not installed.
     """
@@ -68,7 +68,7 @@ class MlflowTracker:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as fault:
-                raise StorageError(f"{folder}: MLflow's store can not be made here: {fault.strerror}") from fault
+                raise StorageError(f"{folder}: MLflow's store cannot be made here: {fault.strerror}") from fault
             address, self._artifacts = local_store(folder), (folder.resolve() / "artifacts").as_uri()
         self.store = address
         with self._faults():

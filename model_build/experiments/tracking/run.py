@@ -212,9 +212,9 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], read_page: C
     Raises
     ------
     StorageError
-        If a tracker's store or server can not be written.
+        If a tracker's store or server cannot be written.
     ConfigError
-        If the run folder can not be read.
+        If the run folder cannot be read.
     """
     if not trackers:
         return []
@@ -222,7 +222,7 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], read_page: C
     try:
         marks = msgspec.json.decode(path.read_bytes(), type=list[_Mark]) if path.exists() else []
     except (OSError, msgspec.DecodeError) as fault:
-        raise ConfigError(f"{path}: can not be read ({fault}); remove it to have the run tracked again") from fault
+        raise ConfigError(f"{path}: cannot be read ({fault}); remove it to have the run tracked again") from fault
     run = read_run(folder)
     digest = hashlib.sha256((folder / REPORTS[0]).read_bytes()).hexdigest()
     waiting = [

@@ -117,7 +117,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
             tensors = unpickler.load()
             keys = _TensorUnpickler(stream).load()
         except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError, ValueError) as fault:
-            raise ModelError(f"{path.name} can not be read as a PyTorch weight file: {fault}") from fault
+            raise ModelError(f"{path.name} cannot be read as a PyTorch weight file: {fault}") from fault
         for key in keys:
             storage = unpickler.storages.get(key)
             if storage is None:

@@ -84,7 +84,7 @@ def save_trunk(model: Any, path: Path) -> None:
     Raises
     ------
     DiskFullError, StorageError
-        If it can not be written.
+        If it cannot be written.
     """
     write_arrays(path, **{weight.path: np.asarray(weight.value) for weight in model.weights})
 
@@ -101,7 +101,7 @@ def load_trunk(model: Any, path: Path) -> None:
     Raises
     ------
     ModelError
-        If the file can not be read, or holds the weights of another architecture; the model is then left as it was.
+        If the file cannot be read, or holds the weights of another architecture; the model is then left as it was.
     """
     arrays = read_arrays(path)
     weights = {weight.path: weight for weight in model.weights}

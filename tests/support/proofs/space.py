@@ -112,7 +112,7 @@ def fill_while_working(
 def _fill_and_free(home: Path, writers: Writers, process: ForkedProcess | RealAgent, figures: SpaceFigures, chance: random.Random) -> None:
     """Fill the disk; wait until the agent says so, in its state and by ``edge-agent status``; free it; wait until it works again."""
     number = figures.fillings
-    # Whoever drops images may find no space either. This file is there before, and only gets its name when the disk is full; it can not be
+    # Whoever drops images may find no space either. This file is there before, and only gets its name when the disk is full; it cannot be
     # classified, and the note for the technician needs space.
     content = f"no image, number {number}\n".encode()
     last = Drop((f"last-{number}.jpg",), hashlib.sha256(content).hexdigest(), "there", is_image=False)

@@ -45,7 +45,7 @@ def test_asking_who_holds_it_does_not_keep_an_agent_from_starting(tmp_path: Path
         assert lock_holder(tmp_path) is None
 
 
-def test_a_folder_that_can_not_be_written_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "agent.lock").mkdir()
     with pytest.raises(StorageError, match=r"agent\.lock"):
         HomeLock(tmp_path)

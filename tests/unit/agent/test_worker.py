@@ -81,7 +81,7 @@ def test_an_image_becomes_a_result(bench: Bench) -> None:
         (b"\x89PNG" + os.urandom(1024**2 + 1), "too_large"),
     ],
 )
-def test_what_can_not_be_read_becomes_a_rejection(bench: Bench, content: bytes, code: str) -> None:
+def test_what_cannot_be_read_becomes_a_rejection(bench: Bench, content: bytes, code: str) -> None:
     record = bench.record("a.png", content)
     assert record.status == "rejected"
     assert record.reason is not None

@@ -110,7 +110,7 @@ def test_a_raspberry_pi_5_says_what_its_supply_promised(tmp_path: Path) -> None:
     assert read_board(root).power_supply == "5 A negotiated"
 
 
-def test_what_can_not_be_known_is_none(tmp_path: Path, no_vcgencmd: None) -> None:
+def test_what_cannot_be_known_is_none(tmp_path: Path, no_vcgencmd: None) -> None:
     board, now = read_board(tmp_path), read_state(tmp_path)
     assert [board.model, board.cpu, board.memory_bytes, board.os, board.power_supply] == [None] * 5
     assert board.features == []

@@ -80,7 +80,7 @@ def test_every_number_of_threads_is_measured(bare_model: Path, tmp_path: Path, m
         (ENDING, "exit code 3: what is this?"),
     ],
 )
-def test_a_runtime_that_can_not_be_used_is_a_row_that_says_so(
+def test_a_runtime_that_cannot_be_used_is_a_row_that_says_so(
     bare_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, error: str
 ) -> None:
     rows = measure(bare_model, tmp_path, monkeypatch, source, [1])

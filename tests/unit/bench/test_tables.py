@@ -163,7 +163,7 @@ def test_boards_are_compared_row_by_row() -> None:
     assert "warning" not in text
 
 
-def test_a_comparison_warns_of_what_can_not_be_compared() -> None:
+def test_a_comparison_warns_of_what_cannot_be_compared() -> None:
     other = msgspec.structs.replace(
         RESULT,
         model=msgspec.structs.replace(RESULT.model, digest="cd" * 32, name="other"),
@@ -200,7 +200,7 @@ def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture
     assert "Usage: edge-agent bench" in capsys.readouterr().err
 
 
-def test_an_output_that_can_not_be_written_is_refused_before_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--out", str(tmp_path / "gone" / "x.json")]) == 2
     assert "does not exist" in capsys.readouterr().err
 

@@ -87,7 +87,7 @@ def test_what_is_no_key(bundle: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     for content, message in (
-        (None, "can not be read"),
+        (None, "cannot be read"),
         (b"", "not a private key"),
         (b"\xff" * 9999, "not a private key"),
         (other, "ed25519"),

@@ -19,7 +19,7 @@ def test_the_same_number_of_every_class_is_drawn_from_the_candidates() -> None:
     assert (drawn != draw_labels(labels, candidates, 4, seed=2)).any()
 
 
-def test_more_labels_than_there_are_can_not_be_drawn() -> None:
+def test_more_labels_than_there_are_cannot_be_drawn() -> None:
     strata, everything = np.array([0] * 9 + [1] * 3), np.ones(12, dtype=np.bool_)
     with pytest.raises(ConfigError, match=r"asks for 5 images; the class 1 has 3 to train on"):
         draw_labels(strata, everything, 5, seed=0)

@@ -210,7 +210,7 @@ def test_a_file_cut_while_it_is_used_is_told(root: Path) -> None:
         pixels[9]
 
 
-def test_a_place_that_can_not_be_written(root: Path) -> None:
+def test_a_place_that_cannot_be_written(root: Path) -> None:
     (root.parent / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written: Not a directory"):
         read_images(root, SOURCE, CONTRACT, task="binary", cache=root.parent / "file", in_memory_bytes=0)

@@ -1,4 +1,4 @@
-"""Splits keep patients whole, spread every class, and say which class they can not place."""
+"""Splits keep patients whole, spread every class, and say which class they cannot place."""
 
 from __future__ import annotations
 

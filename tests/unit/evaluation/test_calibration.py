@@ -95,14 +95,14 @@ def test_logits_that_rank_the_wrong_way_round_are_flattened_and_not_reversed(met
 def test_best_is_the_lowest_log_loss_on_other_patients() -> None:
     logits, positive, patients = drawn(3000, 0.6, -2.0)
     chosen = choose_calibration(logits, positive, patients, "best", seed=1)
-    assert isinstance(chosen.calibration, PlattCalibration)  # a temperature can not move the intercept; isotonic spends images on its shape
+    assert isinstance(chosen.calibration, PlattCalibration)  # a temperature cannot move the intercept; isotonic spends images on its shape
     assert chosen.method == "platt"
     assert set(chosen.log_losses) == {"platt", "temperature", "isotonic", "uncalibrated"}
     assert min(chosen.log_losses.values()) == chosen.log_losses["platt"]
     assert chosen.log_losses["platt"] == pytest.approx(log_loss(calibrate(chosen.calibration, logits), positive), abs=0.005)
 
 
-def test_simplest_takes_the_temperature_where_the_data_can_not_tell_and_platt_where_they_can() -> None:
+def test_simplest_takes_the_temperature_where_the_data_cannot_tell_and_platt_where_they_can() -> None:
     few, positive, patients = drawn(300, 0.6, -0.1)
     assert choose_calibration(few, positive, patients, "simplest", seed=1).method == "temperature"
     many, positive, patients = drawn(3000, 0.6, -2.0)

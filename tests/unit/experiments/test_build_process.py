@@ -21,7 +21,7 @@ def order(folder: Path, threads: int | None = None) -> Order:
     return Order(folder, runs.CONFIG, folder, threads)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system can not keep a process on some cores")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot keep a process on some cores")
 def test_threads_limit_the_cores_and_tensorflow(tmp_path: Path) -> None:
     assert build_apart(order(tmp_path / "one", 1), runs.note_cores) is None
     assert (tmp_path / "one" / "cores").read_text() == "1 1"

@@ -159,7 +159,7 @@ def test_the_folder_is_for_one_command_and_one_data_set(tmp_path: Path) -> None:
     ):
         pass
     (out / "experiments.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"experiments\.json: can not be read"), experiments_folder(out, data):
+    with pytest.raises(ConfigError, match=r"experiments\.json: cannot be read"), experiments_folder(out, data):
         pass
 
 
@@ -232,7 +232,7 @@ def test_figures_over_all_labels_come_first() -> None:
 def test_a_damaged_run_is_named(tmp_path: Path, name: str) -> None:
     write_run(tmp_path / "run")
     (tmp_path / "run" / name).write_text("{")
-    with pytest.raises(ConfigError, match=rf"{name}: can not be read as this version writes it"):
+    with pytest.raises(ConfigError, match=rf"{name}: cannot be read as this version writes it"):
         read_run(tmp_path / "run")
     (tmp_path / "run" / name).unlink()
     with pytest.raises(ConfigError, match=rf"{name}: missing"):

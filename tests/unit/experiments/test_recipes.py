@@ -156,7 +156,7 @@ def test_the_shipped_config_is_the_base_unless_another_is_named(tmp_path: Path) 
         ('{"learning_rate": NaN}', "NaN is not a number of JSON"),
     ],
 )
-def test_what_can_not_be_honoured_is_refused_by_name(base: Path, recipe: object, message: str) -> None:
+def test_what_cannot_be_honoured_is_refused_by_name(base: Path, recipe: object, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         read(base, recipe)
 
@@ -185,7 +185,7 @@ def test_missing_files_are_named(tmp_path: Path, base: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.json: no such recipe"):
         read_recipes(tmp_path / "none.json", base)
     (tmp_path / "a.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"none\.toml: can not be read as the recipes' base"):
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read as the recipes' base"):
         read_recipes(tmp_path / "a.json", tmp_path / "none.toml")
 
 

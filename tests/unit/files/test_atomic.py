@@ -47,7 +47,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, durable: bool) -
 
 def test_faults_of_our_files_say_what_and_what_next(tmp_path: Path) -> None:
     with (
-        pytest.raises(StorageError, match=r"can not write absent/a.json: No such file.*check that the disk is mounted"),
+        pytest.raises(StorageError, match=r"cannot write absent/a.json: No such file.*check that the disk is mounted"),
         replacing(tmp_path / "absent" / "a.json"),
     ):
         pass

@@ -49,6 +49,6 @@ def test_a_read_only_image_is_fine_and_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("wrong", [b'{"rows":1,"columns":1,"channels":3}', b'{"rows":1,"columns":1,"resize":"crop"}', b'{"rows":1}'])
-def test_a_contract_that_this_version_can_not_honour_is_refused(wrong: bytes) -> None:
+def test_a_contract_that_this_version_cannot_honour_is_refused(wrong: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(wrong, type=InputContract)

@@ -79,7 +79,7 @@ def test_a_corrupt_manifest(bundle_path: Path, content: bytes) -> None:
         (lambda m: m.update(labels=["PNEUMONIA"]), "two labels"),
         (lambda m: m.update(labels=["PNEUMONIA", "PNEUMONIA"]), "labels must differ"),
         (lambda m: m.update(labels=["NORMAL;LUNG", "PNEUMONIA"]), "semicolon"),
-        (lambda m: m.update(labels=["NORMAL", "PNEUMONIA\n"]), "can not be printed"),
+        (lambda m: m.update(labels=["NORMAL", "PNEUMONIA\n"]), "cannot be printed"),
         (lambda m: m.update(labels=[" ", "PNEUMONIA"]), "is empty"),
         (lambda m: m["decision"].update(points=[]), "operating points"),
         (lambda m: m["decision"].update(label_margin=0.1), "label_margin is for multiclass"),
@@ -92,7 +92,7 @@ def test_a_corrupt_manifest(bundle_path: Path, content: bytes) -> None:
         (lambda m: m["input"].update(resize="letterbox"), "resize"),
     ],
 )
-def test_a_contract_that_can_not_be_honoured(bundle_path: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+def test_a_contract_that_cannot_be_honoured(bundle_path: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
     change_manifest(bundle_path, change)
     with pytest.raises(ModelContractError, match=message):
         load_bundle(bundle_path)
@@ -166,7 +166,7 @@ def test_golden_vectors_that_do_not_match(bundle_path: Path) -> None:
 
 def test_a_model_file_that_is_no_model(bundle_path: Path) -> None:
     replace_file(bundle_path, "model.tflite", b"TFL3" * 100)
-    with pytest.raises(ModelError, match="can not load"):
+    with pytest.raises(ModelError, match="cannot load"):
         make_interpreter(load_bundle(bundle_path))
 
 

@@ -1,4 +1,4 @@
-"""The heads that run on the device give what scikit-learn gives, and a head that can not run is refused."""
+"""The heads that run on the device give what scikit-learn gives, and a head that cannot run is refused."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_extreme_logits_stay_probabilities() -> None:
         (msgspec.json.encode(a_head([1.0, 2.0])).replace(b"2.0", b"1e30"), "beyond 1e"),
     ],
 )
-def test_refuses_what_it_can_not_run(content: bytes, message: str) -> None:
+def test_refuses_what_it_cannot_run(content: bytes, message: str) -> None:
     with pytest.raises(ModelContractError, match=message):
         read_heads(content, 2)
 

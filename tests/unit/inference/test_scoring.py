@@ -98,7 +98,7 @@ def test_every_calibration_is_monotonic_and_read_as_it_was_written(calibration: 
         ({"method": "isotonic", "logits": [0.0, 1.0], "probabilities": [-0.5, 1.5]}, "nearer to 0 or 1"),
     ],
 )
-def test_a_calibration_that_can_not_be_computed_is_refused(calibration: dict[str, object], message: str) -> None:
+def test_a_calibration_that_cannot_be_computed_is_refused(calibration: dict[str, object], message: str) -> None:
     fields = json.loads(encode_heads([a_head("A", PlattCalibration(1.0, 0.0))]))
     with pytest.raises(ModelContractError, match=message):
         read_heads(json.dumps(fields | {"calibration": calibration}).encode(), SIZE)
@@ -209,7 +209,7 @@ def test_a_head_of_an_unknown_kind_is_refused() -> None:
     class Oracle(format_of_heads.Head, frozen=True, tag="oracle"):
         pass
 
-    with pytest.raises(ModelContractError, match="can not run the kind 'oracle'"):
+    with pytest.raises(ModelContractError, match="cannot run the kind 'oracle'"):
         make_scorer(
             msgspec.convert({"positive": "A", "calibration": {"method": "temperature", "temperature": 1.0}, "kind": "oracle"}, Oracle)
         )

@@ -80,7 +80,7 @@ def test_a_folder_that_is_not_there_holds_no_key(tmp_path: Path) -> None:
     assert read_trusted_keys(tmp_path / "keys").keys == {}
     assert read_trusted_keys(None).described() == "no folder of trusted keys was given"
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="can not be read"):
+    with pytest.raises(ModelError, match="cannot be read"):
         read_trusted_keys(tmp_path / "file")
 
 
@@ -93,7 +93,7 @@ def test_a_true_signature_names_its_key(trusted: TrustedKeys, allow_unsigned: bo
 def test_a_wrong_signature_is_refused_whatever_is_allowed(trusted: TrustedKeys, allow_unsigned: bool) -> None:
     with pytest.raises(ModelSignatureError, match="is not true"):
         check_signature("b", MANIFEST + b" ", signature(), trusted, allow_unsigned=allow_unsigned)
-    with pytest.raises(ModelSignatureError, match=r"manifest\.sig can not be read"):
+    with pytest.raises(ModelSignatureError, match=r"manifest\.sig cannot be read"):
         check_signature("b", MANIFEST, b"{}", trusted, allow_unsigned=allow_unsigned)
 
 

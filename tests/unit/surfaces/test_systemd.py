@@ -50,7 +50,7 @@ def test_each_message_arrives_as_systemd_reads_it(manager: socket.socket) -> Non
     assert manager.recv(4096).decode() == "STATUS=3 waiting, é"
 
 
-def test_a_status_can_not_carry_a_second_assignment(manager: socket.socket) -> None:
+def test_a_status_cannot_carry_a_second_assignment(manager: socket.socket) -> None:
     assert systemd.notify_status("image\nWATCHDOG=trigger\r\nend")
     assert manager.recv(4096) == b"STATUS=image WATCHDOG=trigger end"
 
@@ -108,7 +108,7 @@ def exposure(checkable_unit: Path) -> str:
     """What ``systemd-analyze security`` says of the unit."""
     report = subprocess.run(["systemd-analyze", "security", "--offline=true", str(checkable_unit)], capture_output=True, text=True)
     if "Overall exposure level" not in report.stdout:
-        pytest.skip(f"this systemd-analyze can not judge a file: {report.stderr.strip()}")
+        pytest.skip(f"this systemd-analyze cannot judge a file: {report.stderr.strip()}")
     return report.stdout
 
 
@@ -144,7 +144,7 @@ def test_unit_and_code_agree(unit: configparser.ConfigParser, repository: Path) 
     assert f"\nu {service['User']} " in (repository / "systemd" / "edge-agent.sysusers.conf").read_text("utf-8")
 
 
-def test_a_mount_that_is_away_can_not_keep_the_service_from_starting(unit: configparser.ConfigParser) -> None:
+def test_a_mount_that_is_away_cannot_keep_the_service_from_starting(unit: configparser.ConfigParser) -> None:
     """Also not a network, which need never come, nor ten failures in a row."""
     assert not {"RequiresMountsFor", "Requires", "BindsTo", "After", "Wants"} & unit["Unit"].keys()
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"

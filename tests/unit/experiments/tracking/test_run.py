@@ -186,7 +186,7 @@ def test_figures_that_could_not_be_computed_are_left_out_and_findings_keep_apart
         ("", ("--track", "more.toml"), 2, "more.toml is a config, not a store; put --track behind the configs"),
     ],
 )
-def test_a_store_that_can_not_be_opened_is_said_before_the_first_build(
+def test_a_store_that_cannot_be_opened_is_said_before_the_first_build(
     repository: Path, tmp_path: Path, setup: str, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     if code == 40:

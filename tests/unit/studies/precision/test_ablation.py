@@ -110,7 +110,7 @@ def test_pruning_takes_the_smallest_weights_and_leaves_depthwise_kernels_whole()
     assert all(np.array_equal(layer.get_weights()[0], kernel) for layer, kernel in zip(depthwise, depthwise_before, strict=True))
 
 
-def test_more_than_the_pointwise_weights_can_not_be_pruned() -> None:
+def test_more_than_the_pointwise_weights_cannot_be_pruned() -> None:
     with pytest.raises(ConfigError, match="too few"):
         MagnitudePruning(build_network(TRUNK, SIDE, SIDE), 0.99)
 

@@ -129,7 +129,7 @@ def test_a_point_chosen_under_shifts_that_all_raise_the_scores_wins(task: Task, 
     assert fitted["platt", "and other shifts"] < fitted["platt", "as they are"]
 
 
-def test_the_answer_names_the_best_and_whom_it_can_not_be_told_from(tmp_path: Path) -> None:
+def test_the_answer_names_the_best_and_whom_it_cannot_be_told_from(tmp_path: Path) -> None:
     _, run = drawn(tmp_path)
     choices = compare_choices(run, outputs_of(run, {}), lambda done, name: None)
     said = answer_shift(choices)
