@@ -33,7 +33,7 @@ def command(
     """
     from model_build.experiments.build_process import INTERRUPTED, build_apart
     from model_build.experiments.comparison import compare, write_comparison
-    from model_build.experiments.plan import chosen_columns, entrants, experiments_folder, read_experiments, run_experiments
+    from model_build.experiments.plan import chosen_columns, compared_runs, experiments_folder, read_experiments, run_experiments
     from model_build.experiments.recipes import DEFAULT_BASE
     from model_build.experiments.tracking.run import track_run
 
@@ -65,7 +65,7 @@ def command(
             click.echo("\nStopped. Finished builds and epochs are kept: the same command goes on from there.", err=True)
             sys.exit(INTERRUPTED)
         columns = chosen_columns(experiments)
-        click.echo(write_comparison(compare(entrants(experiments, failures), columns), columns, out), nl=False)
+        click.echo(write_comparison(compare(compared_runs(experiments, failures), columns), columns, out), nl=False)
     say(f"comparison: {out / 'comparison.md'} and {out / 'comparison.json'}")
     codes = [failure.exit_code for failure in failures.values()] + [fault.exit_code for fault in untracked]
     if codes:

@@ -25,7 +25,7 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
 
     from model_build.data.cohort import read_cohort_images
     from model_build.progress import BarProgress
-    from model_build.studies.label_efficiency.curve import make_trial, measure_label_efficiency
+    from model_build.studies.label_efficiency.curve import make_label_split, measure_label_efficiency
     from model_build.studies.label_efficiency.result import write_label_efficiency
 
     with BarProgress() as progress:
@@ -42,5 +42,5 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
             from model_build.studies.label_efficiency.variants import measure_variants
 
             progress.stage("variants", 1)
-            measured = msgspec.structs.replace(measured, variants=measure_variants(make_trial(build_config, images)))
+            measured = msgspec.structs.replace(measured, variants=measure_variants(make_label_split(build_config, images)))
     click.echo(write_label_efficiency(measured, out))

@@ -35,7 +35,7 @@ _WIDEST_SETTING = 40
 _MOST_SETTINGS = 6
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
     """One build. ``settings`` are those that are not the same in all builds; ``failure`` is None where it finished."""
 
     name: str
@@ -71,29 +71,29 @@ def find_figure(name: str, measured: MeasuredFigures) -> Figure | None:
     return Figure(sum(values) / len(values) if values else None)
 
 
-def compare(entrants: Sequence[ComparedRun], columns: Sequence[str]) -> list[Row]:
+def compare(runs: Sequence[ComparedRun], columns: Sequence[str]) -> list[ComparisonRow]:
     """Make one row of each build, in the order given.
 
     Parameters
     ----------
-    entrants : sequence of ComparedRun
+    runs : sequence of ComparedRun
     columns : sequence of str
         Of :data:`COLUMNS`.
     """
-    keys = dict.fromkeys(key for entrant in entrants for key in entrant.settings)
-    differing = [key for key in keys if len({repr(entrant.settings.get(key)) for entrant in entrants}) > 1]
+    keys = dict.fromkeys(key for compared in runs for key in compared.settings)
+    differing = [key for key in keys if len({repr(compared.settings.get(key)) for compared in runs}) > 1]
     rows = []
-    for entrant in entrants:
-        settings = {key: entrant.settings.get(key) for key in differing}
-        run = entrant.outcome
+    for compared in runs:
+        settings = {key: compared.settings.get(key) for key in differing}
+        run = compared.outcome
         if not isinstance(run, FinishedRun):
-            rows.append(Row(name=entrant.name, folder=str(entrant.folder), settings=settings, failure=run))
+            rows.append(ComparisonRow(name=compared.name, folder=str(compared.folder), settings=settings, failure=run))
             continue
         figures = {name: figure for name in columns if (figure := find_figure(name, run.report.measured)) is not None}
         rows.append(
-            Row(
-                name=entrant.name,
-                folder=str(entrant.folder),
+            ComparisonRow(
+                name=compared.name,
+                folder=str(compared.folder),
                 settings=settings,
                 figures=figures,
                 model_size_bytes=run.report.model_size_bytes,
@@ -109,7 +109,7 @@ def _cell(value: object) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _best(rows: Sequence[Row], column: str) -> str | None:
+def _best(rows: Sequence[ComparisonRow], column: str) -> str | None:
     known = [(figure.value, row.name, figure) for row in rows if (figure := row.figures.get(column)) and figure.value is not None]
     if len(known) < 2:
         return None
@@ -123,7 +123,7 @@ def _best(rows: Sequence[Row], column: str) -> str | None:
     return f"{said} The intervals of {', '.join(near)} overlap it: these patients do not tell them apart." if near else said
 
 
-def render_comparison(rows: Sequence[Row], columns: Sequence[str]) -> str:
+def render_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> str:
     """The rows as a Markdown table, with a sentence on the first column and the messages of the builds that failed."""
     differing = list(dict.fromkeys(key for row in rows for key in row.settings))
     settings, further = differing[:_MOST_SETTINGS], differing[_MOST_SETTINGS:]
@@ -152,7 +152,7 @@ def render_comparison(rows: Sequence[Row], columns: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_comparison(rows: Sequence[Row], columns: Sequence[str], out: Path) -> str:
+def write_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str], out: Path) -> str:
     """Write ``comparison.md`` and ``comparison.json`` and give the table.
 
     Raises

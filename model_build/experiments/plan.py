@@ -213,7 +213,7 @@ def _unreadable(folder: Path) -> Failure | None:
     return None
 
 
-def entrants(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[ComparedRun]:
+def compared_runs(experiments: Sequence[Experiment], failures: dict[str, Failure]) -> list[ComparedRun]:
     """The experiments as the comparison takes them: recipes by their own keys, as they were written, builds of TOML files by all keys."""
     by_recipe = all(experiment.recipe is not None for experiment in experiments)
     found = []

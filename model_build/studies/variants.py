@@ -28,7 +28,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantResult:
     """What one variant says of the held-out images, calibrated and with operating points chosen in the way of the build.
 
     ``seen`` looks at them through each operating point, chosen on other patients than those that it is held against.
@@ -85,7 +85,7 @@ def _mean(values: Float64Array) -> float:
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
-def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[Outcome, Float32Array]:
+def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[VariantResult, Float32Array]:
     """Fit the heads of the config, and judge the held-out images with them.
 
     Parameters
@@ -96,7 +96,7 @@ def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Coho
 
     Returns
     -------
-    Outcome
+    VariantResult
     ndarray, float32, shape (held-out images, heads)
         The uncalibrated logits.
 
@@ -111,7 +111,7 @@ def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Coho
     return judge_logits(logits, cohort), logits
 
 
-def judge_logits(logits: Float32Array, cohort: Cohort) -> Outcome:
+def judge_logits(logits: Float32Array, cohort: Cohort) -> VariantResult:
     """Calibrate, and choose the operating points, as the build does; logits of the held-out images, float32, shape (images, heads)."""
     chosen = cohort.held_out
     outputs = HeldOutOutputs(
@@ -135,16 +135,16 @@ def judge_logits(logits: Float32Array, cohort: Cohort) -> Outcome:
         outputs.patients,
         predicted=decided.cross_predicted,
     )
-    return Outcome(cohort, decided, seen)
+    return VariantResult(cohort, decided, seen)
 
 
-def agreement(first: Outcome, second: Outcome) -> float:
+def agreement(first: VariantResult, second: VariantResult) -> float:
     """Share of equal labels, in [0, 1]."""
     return float((first.labels_said() == second.labels_said()).mean())
 
 
 def estimate(cohort: Cohort, figure: Figure, draw_count: int = BOOTSTRAP_DRAWS) -> Estimate:
-    """A figure of the held-out images, such as :meth:`Outcome.auc`, with its 95 % interval over draws of patients."""
+    """A figure of the held-out images, such as :meth:`VariantResult.auc`, with its 95 % interval over draws of patients."""
     return estimate_figure(figure, patient_draws(cohort.held_out_patients, cohort.config.seed, draw_count))
 
 

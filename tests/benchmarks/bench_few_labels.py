@@ -25,14 +25,14 @@ from model_build.config import load_build_config
 from model_build.data.images import read_images
 from model_build.heads.raw_pixel_baseline import raw_pixels
 from model_build.heads.fit import head_logits
-from model_build.studies.label_efficiency.curve import make_trial
+from model_build.studies.label_efficiency.curve import make_label_split
 import numpy as np
 config = load_build_config(Path(sys.argv[1]))
 images = read_images(Path(sys.argv[2]), config.source, config.input, task=config.task)
-trial = make_trial(config, images)
-drawn = trial.draw(config.train.labels_per_class, 0)
-heads = trial.fit(raw_pixels(images, np.flatnonzero(drawn)), drawn)
-print(trial.mean_auc(head_logits(heads, raw_pixels(images, np.flatnonzero(trial.held_out)))))
+split = make_label_split(config, images)
+drawn = split.draw(config.train.labels_per_class, 0)
+heads = split.fit(raw_pixels(images, np.flatnonzero(drawn)), drawn)
+print(split.mean_auc(head_logits(heads, raw_pixels(images, np.flatnonzero(split.held_out)))))
 """
 
 

@@ -17,11 +17,11 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_agent.errors import ConfigError
 from model_build.config import BuildConfig, load_build_config, parse_build_config
 from model_build.data.images import ImageSet, read_images
-from model_build.studies.label_efficiency.curve import compare_variants, make_trial, measure_label_efficiency
+from model_build.studies.label_efficiency.curve import compare_variants, make_label_split, measure_label_efficiency
 from model_build.studies.label_efficiency.result import (
     LabelEfficiency,
+    LabelUse,
     Point,
-    Variant,
     describe_label_efficiency,
     draw_curve,
     write_label_efficiency,
@@ -173,11 +173,11 @@ def test_a_curve_of_findings_takes_all_of_a_rare_one(three_classes: tuple[BuildC
     findings = msgspec.structs.replace(
         config, task="multilabel", train=train, source=msgspec.structs.replace(config.source, positive=["a", "b", "c"])
     )
-    trial = make_trial(findings, images)
-    assert trial.sizes() == [10, 25]
-    drawn = trial.draw(25, 0)
+    split = make_label_split(findings, images)
+    assert split.sizes() == [10, 25]
+    drawn = split.draw(25, 0)
     assert images.targets[drawn].sum(axis=0).tolist() == [25, 14, 14]
-    assert not (drawn & trial.held_out).any()
+    assert not (drawn & split.held_out).any()
 
 
 def test_too_few_images_for_a_curve_are_refused_by_name(config: BuildConfig, films: Path) -> None:
@@ -187,18 +187,18 @@ def test_too_few_images_for_a_curve_are_refused_by_name(config: BuildConfig, fil
         images, pixels=images.pixels[kept], targets=images.targets[kept], strata=images.strata[kept], files=[images.files[i] for i in kept]
     )
     with pytest.raises(ConfigError, match="have 6 images of 'PNEUMONIA'"):
-        make_trial(config, few)
+        make_label_split(config, few)
 
 
 def test_variants_are_compared_on_the_same_draws(config: BuildConfig, films: Path) -> None:
-    trial = make_trial(config, read_images(films, config.source, config.input, task=config.task))
+    split = make_label_split(config, read_images(films, config.source, config.input, task=config.task))
     seen: dict[str, list[bytes]] = {"one": [], "other": []}
 
     def measure(name: str, drawn: NDArray[np.bool_]) -> float:
         seen[name].append(drawn.tobytes())
         return 0.5 + 0.01 * len(seen[name]) + (0.1 if name == "other" else 0.0)
 
-    one, other = compare_variants(["one", "other"], measure, trial, [10], 4)
+    one, other = compare_variants(["one", "other"], measure, split, [10], 4)
     assert seen["one"] == seen["other"]
     assert len(set(seen["one"])) == 4
     assert (one.difference, one.difference_error) == (0.0, 0.0)
@@ -207,7 +207,7 @@ def test_variants_are_compared_on_the_same_draws(config: BuildConfig, films: Pat
 
 
 def test_every_variant_gives_a_figure(config: BuildConfig, films: Path) -> None:
-    variants = measure_variants(make_trial(config, read_images(films, config.source, config.input, task=config.task)), draw_count=2)
+    variants = measure_variants(make_label_split(config, read_images(films, config.source, config.input, task=config.task)), draw_count=2)
     assert {entry.labels_per_class for entry in variants} == {SIZES[0]}
     assert all(0.0 <= entry.auc <= 1.0 for entry in variants)
     names = [entry.name for entry in variants]
@@ -217,7 +217,7 @@ def test_every_variant_gives_a_figure(config: BuildConfig, films: Path) -> None:
 
 def test_table_and_figure_hold_the_points(tmp_path: Path) -> None:
     points = [Point(10, 0.9, 0.02, 0.8, 0.03, 0.1, 0.01), Point(100, 0.95, 0.01, 0.85, 0.02, 0.1, 0.005)]
-    variants = [Variant("block 11", 10, 0.9, 0.02, 0.0, 0.0), Variant("block 8", 10, 0.89, 0.02, -0.01, 0.002)]
+    variants = [LabelUse("block 11", 10, 0.9, 0.02, 0.0, 0.0), LabelUse("block 8", 10, 0.89, 0.02, -0.01, 0.002)]
     measured = LabelEfficiency(
         name="x", labels=["PNEUMONIA"], draws=5, held_out_images=20, held_out_patients=11, points=points, variants=variants
     )

@@ -21,9 +21,9 @@ from model_build.heads.embed import embed_images
 from model_build.heads.fit import fit_heads, head_logits, label_probabilities
 from model_build.metrics.classification import point_scored
 from model_build.run_folder import write_whole
-from model_build.studies.augmentation.result import BASELINE, AugmentationAblation, Group
+from model_build.studies.augmentation.result import BASELINE, AugmentationAblation, AugmentationGroup
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS, ShiftedPixels
-from model_build.studies.variants import Figure, Outcome, difference, estimate, judge_logits, mean_over_points
+from model_build.studies.variants import Figure, VariantResult, difference, estimate, judge_logits, mean_over_points
 from model_build.training.augmentation_presets import PRESETS, PresetName, augmentation_preset
 from model_build.training.quantize import convert_to_int8
 from model_build.training.train import Phase, Step, Trainer
@@ -165,7 +165,7 @@ def measure_augmentation(
     )
 
 
-def _shift_figures(outcome: Outcome, logits: Float32Array) -> list[Figure]:
+def _shift_figures(outcome: VariantResult, logits: Float32Array) -> list[Figure]:
     """Balanced accuracy under each shift, at the rule chosen on all held-out images as they are; logits (shifts, images, heads)."""
     config, source, rule = outcome.cohort.config, outcome.cohort.config.source, outcome.decided.rule
     calibrations = [chosen.calibration for chosen in outcome.decided.calibrations]
@@ -177,7 +177,7 @@ def _shift_figures(outcome: Outcome, logits: Float32Array) -> list[Figure]:
     return figures
 
 
-def _describe(name: PresetName, outcomes: dict[PresetName, Outcome], shifts: dict[PresetName, list[Figure]]) -> Group:
+def _describe(name: PresetName, outcomes: dict[PresetName, VariantResult], shifts: dict[PresetName, list[Figure]]) -> AugmentationGroup:
     own, cohort = outcomes[name], outcomes[name].cohort
     everybody = np.arange(len(cohort.held_out))
     worst = int(np.argmin([figure(everybody) for figure in shifts[name]]))
@@ -185,7 +185,7 @@ def _describe(name: PresetName, outcomes: dict[PresetName, Outcome], shifts: dic
     def mean_of(group: PresetName) -> Figure:
         return lambda chosen: float(np.mean([figure(chosen) for figure in shifts[group]]))
 
-    return Group(
+    return AugmentationGroup(
         name=name,
         auc=estimate(cohort, own.auc),
         balanced_accuracy=estimate(cohort, own.balanced_accuracy),

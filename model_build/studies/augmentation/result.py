@@ -16,7 +16,7 @@ from model_build.training.augmentation_presets import PresetName
 BASELINE: PresetName = "none"
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class AugmentationGroup(msgspec.Struct, frozen=True, kw_only=True):
     """The model that was trained with one kind of random changes.
 
     ``balanced_accuracy`` is on the held-out images as they are; ``shift_mean`` its mean over the shifts, at the decision rule chosen on the
@@ -41,7 +41,7 @@ class AugmentationAblation(msgspec.Struct, frozen=True, kw_only=True):
     held_out_patients: int
     epochs: int
     shift_count: int
-    groups: list[Group]
+    groups: list[AugmentationGroup]
 
 
 NAME = "augmentation"
@@ -95,7 +95,7 @@ def answer_augmentation(found: AugmentationAblation) -> str:
     return f"{head}; {rest} ({found.held_out_images} images of {found.held_out_patients} held-out patients, {found.epochs} epochs)."
 
 
-def _name(group: Group) -> str:
+def _name(group: AugmentationGroup) -> str:
     return "all together" if group.name == "all" else f"{group.name} alone"
 
 

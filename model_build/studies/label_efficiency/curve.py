@@ -20,7 +20,7 @@ from model_build.heads.embed import embed_images
 from model_build.heads.raw_pixel_baseline import raw_pixels
 from model_build.heads.self_training import fit_self_trained_heads
 from model_build.metrics.classification import roc_auc
-from model_build.studies.label_efficiency.result import LabelEfficiency, Point, Variant
+from model_build.studies.label_efficiency.result import LabelEfficiency, LabelUse, Point
 from model_build.training.quantize import convert_to_int8
 from model_build.training.trunk.trunk import build_network
 
@@ -29,7 +29,7 @@ DRAW_COUNT = 5
 
 
 @dataclass(frozen=True)
-class Trial:
+class LabelSplit:
     """The images of a measurement: which are held out, and whose AUC counts.
 
     ``held_out`` is bool, shape (images,); ``columns`` are indices into the config's labels.
@@ -61,7 +61,7 @@ class Trial:
         return [classical.fit_head(values, targets[:, column], labels[column], self.config.head) for column in self.columns]
 
 
-def make_trial(config: BuildConfig, images: ImageSet) -> Trial:
+def make_label_split(config: BuildConfig, images: ImageSet) -> LabelSplit:
     """Hold patients out as a build of this config with one split does.
 
     Raises
@@ -76,14 +76,14 @@ def make_trial(config: BuildConfig, images: ImageSet) -> Trial:
     columns = [source.labels.index(label) for label in classical.scored_labels(source.labels, config.task, source.positive)]
     if config.task == "multilabel":
         columns = judged_columns(images.targets[held_out].sum(axis=0)).tolist()
-    trial = Trial(config, images, held_out, columns)
-    if not trial.sizes():
+    split = LabelSplit(config, images, held_out, columns)
+    if not split.sizes():
         counts = images.targets[~held_out].sum(axis=0)
         raise ConfigError(
             f"the training patients have {int(counts.min())} images of {source.labels[int(counts.argmin())]!r}; the curve begins at"
             f" {LABELS_PER_CLASS[0]} labels per class: give more images"
         )
-    return trial
+    return split
 
 
 def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEfficiency:
@@ -105,48 +105,48 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEffi
     Raises
     ------
     ConfigError
-        As :func:`make_trial`.
+        As :func:`make_label_split`.
 
     Notes
     -----
     The raw pixels are grey values as they are. Standardised image by image they give less: 0.972 against 0.977 on paediatric chest films
     with 100 labels per class (``--variants``); the stronger one is what the CNN has to beat.
     """
-    trial = make_trial(config, images)
+    split = make_label_split(config, images)
     trunk = build_network(config.trunk, config.input.rows, config.input.columns)
-    representative = images.pixels[draw_representative(np.flatnonzero(~trial.held_out), config)]
+    representative = images.pixels[draw_representative(np.flatnonzero(~split.held_out), config)]
     embeddings = embed_images(convert_to_int8(trunk, representative), images.pixels).embeddings
-    raw = raw_pixels(images, np.flatnonzero(trial.held_out))
+    raw = raw_pixels(images, np.flatnonzero(split.held_out))
 
     def embedding_auc(drawn: BoolArray) -> float:
         if config.train.self_training:
-            heads = fit_self_trained_heads(embeddings, images.targets, drawn, ~trial.held_out & ~drawn, config)
+            heads = fit_self_trained_heads(embeddings, images.targets, drawn, ~split.held_out & ~drawn, config)
         else:
-            heads = trial.fit(embeddings[drawn], drawn)
-        return trial.mean_auc(classical.head_logits(heads, embeddings[trial.held_out]))
+            heads = split.fit(embeddings[drawn], drawn)
+        return split.mean_auc(classical.head_logits(heads, embeddings[split.held_out]))
 
     def raw_pixel_auc(drawn: BoolArray) -> float:
-        return trial.mean_auc(classical.head_logits(trial.fit(raw_pixels(images, np.flatnonzero(drawn)), drawn), raw))
+        return split.mean_auc(classical.head_logits(split.fit(raw_pixels(images, np.flatnonzero(drawn)), drawn), raw))
 
     points = []
-    for per_class in trial.sizes():
-        draws = [trial.draw(per_class, number) for number in range(DRAW_COUNT)]
+    for per_class in split.sizes():
+        draws = [split.draw(per_class, number) for number in range(DRAW_COUNT)]
         ours, theirs = (np.array([measure(drawn) for drawn in draws]) for measure in (embedding_auc, raw_pixel_auc))
         figures = (float(figure) for values in (ours, theirs, ours - theirs) for figure in (values.mean(), values.std()))
         points.append(Point(per_class, *figures))
     return LabelEfficiency(
         name=config.name,
-        labels=[config.source.labels[column] for column in trial.columns],
+        labels=[config.source.labels[column] for column in split.columns],
         draws=DRAW_COUNT,
-        held_out_images=int(trial.held_out.sum()),
-        held_out_patients=len({images.files[index].patient for index in np.flatnonzero(trial.held_out).tolist()}),
+        held_out_images=int(split.held_out.sum()),
+        held_out_patients=len({images.files[index].patient for index in np.flatnonzero(split.held_out).tolist()}),
         points=points,
     )
 
 
 def compare_variants(
-    names: Sequence[str], measure: Callable[[str, BoolArray], float], trial: Trial, sizes: Sequence[int], draw_count: int
-) -> list[Variant]:
+    names: Sequence[str], measure: Callable[[str, BoolArray], float], split: LabelSplit, sizes: Sequence[int], draw_count: int
+) -> list[LabelUse]:
     """Measure several ways on the same draws; the first is what the others are compared with.
 
     Parameters
@@ -154,17 +154,17 @@ def compare_variants(
     names : sequence of str
     measure : callable
         From a name and the drawn images, bool, shape (images,), to an AUC.
-    trial : Trial
+    split : LabelSplit
     sizes : sequence of int
         Labels per class.
     draw_count : int
     """
     found = []
     for per_class in sizes:
-        draws = [trial.draw(per_class, number) for number in range(draw_count)]
+        draws = [split.draw(per_class, number) for number in range(draw_count)]
         first = np.array([measure(names[0], drawn) for drawn in draws])
         for name in names:
             values = first if name == names[0] else np.array([measure(name, drawn) for drawn in draws])
             gap, error = values - first, float((values - first).std() / np.sqrt(draw_count))
-            found.append(Variant(name, per_class, float(values.mean()), float(values.std()), float(gap.mean()), error))
+            found.append(LabelUse(name, per_class, float(values.mean()), float(values.std()), float(gap.mean()), error))
     return found

@@ -32,7 +32,7 @@ class Point(msgspec.Struct, frozen=True):
     lead_spread: float
 
 
-class Variant(msgspec.Struct, frozen=True):
+class LabelUse(msgspec.Struct, frozen=True):
     """Another way to use the same labels: AUC over the draws, and the difference within each draw from the first way of the table.
 
     ``difference_error`` is the standard error of the mean difference.
@@ -55,7 +55,7 @@ class LabelEfficiency(msgspec.Struct, frozen=True, kw_only=True):
     held_out_images: int
     held_out_patients: int
     points: list[Point]
-    variants: list[Variant] = []
+    variants: list[LabelUse] = []
 
 
 def describe_label_efficiency(measured: LabelEfficiency) -> list[Block]:
@@ -78,7 +78,7 @@ def describe_label_efficiency(measured: LabelEfficiency) -> list[Block]:
     return [*blocks, *_describe_variants(measured.variants)] if measured.variants else blocks
 
 
-def _describe_variants(variants: Sequence[Variant]) -> list[Block]:
+def _describe_variants(variants: Sequence[LabelUse]) -> list[Block]:
     sizes = list(dict.fromkeys(v.labels_per_class for v in variants))
     first, *_ = names = list(dict.fromkeys(v.name for v in variants))
     cells = {(v.name, v.labels_per_class): f"{v.auc:.4f} ± {v.spread:.4f}" for v in variants}

@@ -21,8 +21,8 @@ from model_build.config import AugmentationConfig, HeadKind, TrunkConfig
 from model_build.data.images import ImageSet
 from model_build.heads.estimators import FITTERS, fit_logistic_regression
 from model_build.heads.raw_pixel_baseline import raw_pixels
-from model_build.studies.label_efficiency.curve import Trial, compare_variants
-from model_build.studies.label_efficiency.result import Variant
+from model_build.studies.label_efficiency.curve import LabelSplit, compare_variants
+from model_build.studies.label_efficiency.result import LabelUse
 from model_build.training.augment import augment
 from model_build.training.trunk.efficientnet import BLOCKS
 from model_build.training.trunk.trunk import INPUT_DIVISOR, build_network
@@ -64,9 +64,9 @@ def _batches(images: ImageSet, chosen: Int64Array) -> Iterator[tuple[Int64Array,
         yield part, tf.constant(images.pixels[part].astype(np.float32) / 255.0)
 
 
-def read_views(trial: Trial, draws: list[BoolArray]) -> Views:
+def read_views(split: LabelSplit, draws: list[BoolArray]) -> Views:
     """Run the uncut CNN over all images, plain and mirrored, and over ``COPIES`` copies of the images of the draws."""
-    images, contract = trial.images, trial.config.input
+    images, contract = split.images, split.config.input
     trunk = build_network(TrunkConfig(block_count=len(BLOCKS)), contract.rows, contract.columns)
     ends = [[layer for layer in trunk.layers if layer.name.startswith(f"block{number - 1}_")][-1].output for number in READ_AFTER]
     model = keras.Model(trunk.input, [keras.layers.GlobalAveragePooling2D()(end) for end in ends])
@@ -95,10 +95,10 @@ def read_views(trial: Trial, draws: list[BoolArray]) -> Views:
 class Ways:
     """Each way to make scores from labels, by its name; the first is the build's own without self-training."""
 
-    def __init__(self, trial: Trial, views: Views) -> None:
-        self.trial, self.views = trial, views
-        self.held_out, self.pool = trial.held_out, ~trial.held_out
-        self.strength = trial.config.head.regularization
+    def __init__(self, split: LabelSplit, views: Views) -> None:
+        self.split, self.views = split, views
+        self.held_out, self.pool = split.held_out, ~split.held_out
+        self.strength = split.config.head.regularization
         self.fits: dict[str, Fit] = {f"block {BASE}": self._plain(self._joined(BASE))}
         self._add_embeddings()
         self._add_copies()
@@ -111,9 +111,9 @@ class Ways:
         self.fits["raw pixels, standardised image by image"] = self._plain(standardised)
 
     def auc(self, name: str, drawn: BoolArray) -> float:
-        """Mean AUC over the trial's labels on the held-out images."""
-        targets = self.trial.images.targets
-        return self.trial.mean_auc(np.stack([self.fits[name](drawn, targets[:, column]) for column in self.trial.columns], axis=1))
+        """Mean AUC over the split's labels on the held-out images."""
+        targets = self.split.images.targets
+        return self.split.mean_auc(np.stack([self.fits[name](drawn, targets[:, column]) for column in self.split.columns], axis=1))
 
     def _joined(self, *numbers: int, view: dict[int, Float32Array] | None = None) -> Float32Array:
         view = self.views.plain if view is None else view
@@ -124,7 +124,7 @@ class Ways:
 
     def _plain(self, values: Float32Array, kind: HeadKind = "logistic_regression", strength: float | None = None) -> Fit:
         # Of the other kinds each has its own default.
-        own = msgspec.structs.replace(self.trial.config.head, kind=kind, inverse_regularization=None).regularization
+        own = msgspec.structs.replace(self.split.config.head, kind=kind, inverse_regularization=None).regularization
         chosen = strength or (self.strength if kind == "logistic_regression" else own)
         return lambda drawn, positive: self._score(FITTERS[kind](values[drawn], positive[drawn], "positive", chosen), values)
 
@@ -212,20 +212,20 @@ class Ways:
         return self._score(FITTERS["logistic_regression"](values[self.pool], said, "positive", self.strength), values)
 
 
-def measure_variants(trial: Trial, draw_count: int = DRAW_COUNT) -> list[Variant]:
+def measure_variants(split: LabelSplit, draw_count: int = DRAW_COUNT) -> list[LabelUse]:
     """Measure every way at 10 and 100 labels per class on float embeddings of the uncut CNN.
 
     Parameters
     ----------
-    trial : Trial
+    split : LabelSplit
     draw_count : int
         Draws of the labels at each number of them.
 
     Returns
     -------
-    list of Variant
+    list of LabelUse
         The first is the embedding after block 11 with the config's logistic regression; the differences are from it.
     """
-    sizes = [size for size in SIZES if size in trial.sizes()]
-    ways = Ways(trial, read_views(trial, [trial.draw(size, number) for size in sizes for number in range(draw_count)]))
-    return compare_variants(list(ways.fits), ways.auc, trial, sizes, draw_count)
+    sizes = [size for size in SIZES if size in split.sizes()]
+    ways = Ways(split, read_views(split, [split.draw(size, number) for size in sizes for number in range(draw_count)]))
+    return compare_variants(list(ways.fits), ways.auc, split, sizes, draw_count)

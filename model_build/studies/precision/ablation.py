@@ -18,8 +18,8 @@ from model_build.config import BuildConfig
 from model_build.data.cohort import Cohort, draw_representative
 from model_build.data.images import ImageSet
 from model_build.run_folder import fold_files, write_whole
-from model_build.studies.precision.result import DENSE, PRUNED, REFERENCE, HeadFit, PrecisionAblation, Variant
-from model_build.studies.variants import Embeddings, Outcome, agreement, difference, estimate, fit_and_choose
+from model_build.studies.precision.result import DENSE, PRUNED, REFERENCE, HeadFit, NumberFormatFigures, PrecisionAblation
+from model_build.studies.variants import Embeddings, VariantResult, agreement, difference, estimate, fit_and_choose
 from model_build.tables import percent
 from model_build.training.number_formats import PRECISIONS, Converted, Latencies, convert, embed, measure_latencies_ms, read_kernels
 from model_build.training.pruning import prune_and_fine_tune
@@ -174,10 +174,12 @@ def measure_precision(
     )
 
 
-def _describe(name: str, converted: Converted, outcomes: Mapping[str, Outcome], latencies: Mapping[str, Latencies]) -> Variant:
+def _describe(
+    name: str, converted: Converted, outcomes: Mapping[str, VariantResult], latencies: Mapping[str, Latencies]
+) -> NumberFormatFigures:
     own, compared_with = outcomes[name], DENSE if name.startswith(PRUNED) else REFERENCE
     other, cohort, kernels = outcomes[compared_with], own.cohort, read_kernels(converted.model)
-    return Variant(
+    return NumberFormatFigures(
         name=name,
         compared_with=compared_with,
         file_bytes=len(converted.model),

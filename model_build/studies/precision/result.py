@@ -17,7 +17,7 @@ from model_build.tables import Block, Table, figure_text, percent, signed
 REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
 
 
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
+class NumberFormatFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One form of the model and its figures on the held-out patients.
 
     ``compared_with`` names the variant that the two differences are against, on the same patients; ``zero_share`` is that of the kernels'
@@ -55,7 +55,7 @@ class PrecisionAblation(msgspec.Struct, frozen=True, kw_only=True):
     held_out_images: int
     held_out_patients: int
     fine_tuning_epochs: int
-    variants: list[Variant]
+    variants: list[NumberFormatFigures]
     head_fit: HeadFit
 
 
@@ -119,7 +119,7 @@ def answer_head_fit(fit: HeadFit) -> str:
     )
 
 
-def choose_format(variants: Sequence[Variant]) -> Variant:
+def choose_format(variants: Sequence[NumberFormatFigures]) -> NumberFormatFigures:
     """The format to ship: of those whose AUC is no worse than float32's, the smallest of the fastest; float32 where there is none."""
     candidates = [
         v for v in variants if v.compared_with == REFERENCE and v.name != DENSE and judge_difference(v.auc_difference) == "no worse"
@@ -150,13 +150,13 @@ def answer_precision(found: PrecisionAblation) -> str:
     return "; ".join(parts) + f" ({found.held_out_images} images of {found.held_out_patients} held-out patients)."
 
 
-def _speed(variant: Variant) -> str:
+def _speed(variant: NumberFormatFigures) -> str:
     if abs(variant.latency_ratio - 1.0) <= _SAME_SPEED:
         return "as fast"
     return f"{1.0 / variant.latency_ratio:.1f} times faster" if variant.latency_ratio < 1.0 else f"{variant.latency_ratio:.1f} times slower"
 
 
-def _pruning(pruned: Variant, dense: Variant) -> str:
+def _pruning(pruned: NumberFormatFigures, dense: NumberFormatFigures) -> str:
     saved = 1.0 - pruned.zipped_bytes / dense.zipped_bytes
     of_dense = pruned.latency_ratio / dense.latency_ratio
     time = "makes it no faster" if of_dense > 1.0 - _SAME_SPEED else f"saves {percent(1.0 - of_dense)} of the time"

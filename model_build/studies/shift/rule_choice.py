@@ -43,7 +43,7 @@ _CALIBRATION_OF_POINTS = "temperature"
 
 
 @dataclass(frozen=True)
-class Trial:
+class ShiftFold:
     """One fit of the comparison: on the rows (of ``ShiftOutputs``) and images that it may see, for those it is counted on."""
 
     seen_rows: Int64Array
@@ -89,12 +89,12 @@ def compare_choices(run: MeasuredRun, outputs: ShiftOutputs, on_step: Callable[[
             predicted[rule, chosen_on] = np.empty((len(outputs.logits), *truth.shape), np.bool_)
         for method in FITTERS:
             calibrated[method, chosen_on] = np.empty(outputs.logits.shape, np.float32)
-        for trial in left_out_trials(folds, chosen_on):
-            fits = _fit_all(outputs, head_truth, trial)
+        for fold in shift_folds(folds, chosen_on):
+            fits = _fit_all(outputs, head_truth, fold)
             for method, fitted in fits.items():
-                _put(calibrated[method, chosen_on], trial, _calibrate(outputs, trial, fitted))
-            for rule, outcome in _choose_all(run, outputs, truth, trial, fits[_CALIBRATION_OF_POINTS]).items():
-                _put(predicted[rule, chosen_on], trial, outcome)
+                _put(calibrated[method, chosen_on], fold, _calibrate(outputs, fold, fitted))
+            for rule, outcome in _choose_all(run, outputs, truth, fold, fits[_CALIBRATION_OF_POINTS]).items():
+                _put(predicted[rule, chosen_on], fold, outcome)
         on_step(step + 1, f"points chosen on images {chosen_on}")
     outcomes = {choice: outcome[:, :, kept] for choice, outcome in predicted.items()}
     return ShiftChoices(
@@ -108,7 +108,7 @@ def _strata(targets: BoolArray) -> Int64Array:
     return np.asarray(np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1), np.int64)
 
 
-def left_out_trials(folds: Int64Array, chosen_on: ChosenOn) -> Iterator[Trial]:
+def shift_folds(folds: Int64Array, chosen_on: ChosenOn) -> Iterator[ShiftFold]:
     """Split images and shifts so that every image is counted once under every shift, by fits that saw neither.
 
     Parameters
@@ -120,35 +120,35 @@ def left_out_trials(folds: Int64Array, chosen_on: ChosenOn) -> Iterator[Trial]:
     """
     families = np.array([AS_IT_IS.family, *(shift.family for shift in SHIFTS)])
     rows = np.arange(len(families))
-    for fold in np.unique(folds):
-        here, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    for number in np.unique(folds):
+        here, rest = np.flatnonzero(folds == number), np.flatnonzero(folds != number)
         if chosen_on == "as they are":
-            yield Trial(rows[:1], rest, rows, here)
+            yield ShiftFold(rows[:1], rest, rows, here)
             continue
         for family in np.unique(families):
             # Images as they are may always be seen: a build has them.
-            yield Trial(rows[(families != family) | (rows == 0)], rest, rows[families == family], here)
+            yield ShiftFold(rows[(families != family) | (rows == 0)], rest, rows[families == family], here)
 
 
-def _put(into: NDArray[np.generic], trial: Trial, values: NDArray[np.generic]) -> None:
-    into[np.ix_(trial.counted_rows, trial.counted_images)] = values
+def _put(into: NDArray[np.generic], fold: ShiftFold, values: NDArray[np.generic]) -> None:
+    into[np.ix_(fold.counted_rows, fold.counted_images)] = values
 
 
-def _fit_all(outputs: ShiftOutputs, head_truth: BoolArray, trial: Trial) -> dict[str, list[Calibration]]:
+def _fit_all(outputs: ShiftOutputs, head_truth: BoolArray, fold: ShiftFold) -> dict[str, list[Calibration]]:
     """Every kind of calibration, one for each head."""
-    logits = outputs.logits[np.ix_(trial.seen_rows, trial.seen_images)].reshape(-1, head_truth.shape[1])
-    positive = np.tile(head_truth[trial.seen_images], (len(trial.seen_rows), 1))
+    logits = outputs.logits[np.ix_(fold.seen_rows, fold.seen_images)].reshape(-1, head_truth.shape[1])
+    positive = np.tile(head_truth[fold.seen_images], (len(fold.seen_rows), 1))
     with threadpool_limits(limits=1, user_api="blas"):
         return {name: [fit(logits[:, i], positive[:, i]) for i in range(positive.shape[1])] for name, fit in FITTERS.items()}
 
 
-def _calibrate(outputs: ShiftOutputs, trial: Trial, fitted: Sequence[Calibration]) -> Float32Array:
-    logits = outputs.logits[np.ix_(trial.counted_rows, trial.counted_images)]
+def _calibrate(outputs: ShiftOutputs, fold: ShiftFold, fitted: Sequence[Calibration]) -> Float32Array:
+    logits = outputs.logits[np.ix_(fold.counted_rows, fold.counted_images)]
     return np.stack([calibrate(one, logits[:, :, i]) for i, one in enumerate(fitted)], axis=2)
 
 
 def _choose_all(
-    run: MeasuredRun, outputs: ShiftOutputs, truth: BoolArray, trial: Trial, fitted: Sequence[Calibration]
+    run: MeasuredRun, outputs: ShiftOutputs, truth: BoolArray, fold: ShiftFold, fitted: Sequence[Calibration]
 ) -> dict[str, BoolArray]:
     """What each rule predicts of the images counted, shape (rows, images, points)."""
     points, labels = run.measured.decision.points, run.config.source.labels
@@ -158,8 +158,8 @@ def _choose_all(
             [point_scores(points, labels, run_probabilities(run.config, outputs.logits[row, images], fitted)) for row in rows.tolist()]
         )
 
-    seen, counted = scores(trial.seen_rows, trial.seen_images), scores(trial.counted_rows, trial.counted_images)
-    positive = np.tile(truth[trial.seen_images], (len(trial.seen_rows), 1))
+    seen, counted = scores(fold.seen_rows, fold.seen_images), scores(fold.counted_rows, fold.counted_images)
+    positive = np.tile(truth[fold.seen_images], (len(fold.seen_rows), 1))
     outcomes = {}
     for name, rule in RULES.items():
         thresholds = [

@@ -15,7 +15,7 @@ from model_build.experiments.comparison import COLUMNS, compare, find_figure, re
 from model_build.experiments.plan import (
     Experiment,
     chosen_columns,
-    entrants,
+    compared_runs,
     experiments_folder,
     read_experiments,
     run_experiments,
@@ -123,7 +123,7 @@ def test_a_failed_build_is_recorded_and_the_others_go_on(grid: list[Experiment],
     assert json.loads((grid[1].folder / "failed.json").read_text()) == {"message": "no patients", "exit_code": 10}
     assert is_finished(grid[2].folder)
     columns = chosen_columns(grid)
-    table = render_comparison(compare(entrants(grid, failures), columns), columns)
+    table = render_comparison(compare(compared_runs(grid, failures), columns), columns)
     assert "2 of 3 builds finished" in table
     assert "grid-2 failed: no patients" in table
     # Once it finishes after all, the old message is gone.
@@ -143,7 +143,7 @@ def test_a_damaged_report_costs_one_row_and_not_the_table(grid: list[Experiment]
     failures, _ = run(grid, builds, tmp_path)
     assert builds.orders == []
     assert [(name, failure.exit_code) for name, failure in failures.items()] == [(str(grid[0].folder), 10)]
-    assert len([row for row in compare(entrants(grid, failures), ["auc"]) if row.failure is None]) == 2
+    assert len([row for row in compare(compared_runs(grid, failures), ["auc"]) if row.failure is None]) == 2
 
 
 def test_the_folder_is_for_one_command_and_one_data_set(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_folder_is_for_one_command_and_one_data_set(tmp_path: Path) -> None:
 def test_the_table_shows_what_differs_and_the_intervals(grid: list[Experiment], tmp_path: Path) -> None:
     assert run(grid, FakeBuilds(), tmp_path)[0] == {}
     columns = chosen_columns(grid)
-    text = write_comparison(compare(entrants(grid, {}), columns), columns, tmp_path)
+    text = write_comparison(compare(compared_runs(grid, {}), columns), columns, tmp_path)
     lines = text.splitlines()
     titles = [cell.strip() for cell in lines[0].split("|")[1:-1]]
     # The recipes' keys that differ, as they were written; threads and progress are no difference between models.
@@ -193,7 +193,7 @@ def test_builds_of_toml_files_differ_by_any_key_and_the_table_stays_narrow(tmp_p
     (tmp_path / "b.toml").write_text(other)
     experiments = read_experiments([tmp_path / "a.toml", tmp_path / "b.toml"], tmp_path / "out")
     failures, _ = run(experiments, FakeBuilds(), tmp_path)
-    text = render_comparison(compare(entrants(experiments, failures), ["auc"]), ["auc"])
+    text = render_comparison(compare(compared_runs(experiments, failures), ["auc"]), ["auc"])
     assert text.startswith(
         "| build | source.held_out_fraction | input.rows | input.columns | trunk.block_count | train.epochs | train.batch_size | auc |"
     )
@@ -207,14 +207,14 @@ def test_recipes_choose_the_columns(tmp_path: Path) -> None:
     run(experiments, FakeBuilds(), tmp_path)
     columns = chosen_columns(experiments)
     assert columns == ["specificity", "auc"]
-    table = render_comparison(compare(entrants(experiments, {}), columns), columns)
+    table = render_comparison(compare(compared_runs(experiments, {}), columns), columns)
     assert table.startswith("| build | specificity | auc | model bytes | minutes |")
 
 
 def test_runs_without_a_figure_have_an_empty_place(tmp_path: Path, grid: list[Experiment]) -> None:
     for number, experiment in enumerate(grid):
         write_run(experiment.folder, experiment.config_text, auc=None if number == 0 else 0.9, findings=("A", "B"))
-    rows = compare(entrants(grid, {}), ["auc", "mean_auc"])
+    rows = compare(compared_runs(grid, {}), ["auc", "mean_auc"])
     assert [row.figures["auc"].value for row in rows] == [None, 0.9, 0.9]
     assert "mean_auc" not in rows[0].figures
     assert "| - |" in render_comparison(rows, ["auc", "mean_auc"])

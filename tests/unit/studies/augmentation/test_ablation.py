@@ -104,11 +104,11 @@ def test_a_frozen_cnn_has_nothing_to_augment(tmp_path: Path) -> None:
     ablation.refuse_frozen(tmp_path / "many.toml", TrainConfig())
 
 
-def group(name: PresetName, shift_mean: float, difference: tuple[float, float, float]) -> ablation.Group:
+def group(name: PresetName, shift_mean: float, difference: tuple[float, float, float]) -> ablation.AugmentationGroup:
     def figure(value: float) -> Estimate:
         return Estimate(value, value - 0.01, value + 0.01)
 
-    return ablation.Group(
+    return ablation.AugmentationGroup(
         name=name,
         auc=figure(0.98),
         balanced_accuracy=figure(0.95),
@@ -120,7 +120,7 @@ def group(name: PresetName, shift_mean: float, difference: tuple[float, float, f
     )
 
 
-def ablation_of(*groups: ablation.Group) -> ablation.AugmentationAblation:
+def ablation_of(*groups: ablation.AugmentationGroup) -> ablation.AugmentationAblation:
     return ablation.AugmentationAblation(held_out_images=900, held_out_patients=500, epochs=8, shift_count=13, groups=list(groups))
 
 

@@ -228,9 +228,11 @@ def test_a_run_without_a_trunk_is_refused_by_name(tmp_path: Path) -> None:
         ablation.trunk_path(tmp_path, build_config("binary", ["no", "yes"], ["yes"]))
 
 
-def variant(name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object) -> ablation.Variant:
+def variant(
+    name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object
+) -> ablation.NumberFormatFigures:
     figure = Estimate(0.99, 0.98, 1.0)
-    plain = ablation.Variant(
+    plain = ablation.NumberFormatFigures(
         name=name,
         compared_with="float32",
         file_bytes=file_bytes,
@@ -249,7 +251,7 @@ def variant(name: str, difference: tuple[float, float, float], file_bytes: int, 
     return msgspec.structs.replace(plain, **changes)
 
 
-def ablation_of(variants: list[ablation.Variant]) -> ablation.PrecisionAblation:
+def ablation_of(variants: list[ablation.NumberFormatFigures]) -> ablation.PrecisionAblation:
     nothing = {name: Estimate(0.0, -0.001, 0.001) for name in ("auc", "sensitivity", "specificity", "balanced_accuracy")}
     fit = ablation.HeadFit(on_float=nothing, on_int8=nothing, difference=nothing)
     return ablation.PrecisionAblation(held_out_images=1000, held_out_patients=600, fine_tuning_epochs=3, variants=variants, head_fit=fit)

@@ -28,7 +28,7 @@ from model_build.heads.fit import fit_heads, head_logits
 from model_build.heads.novelty_reference import fit_reference, pack_reference
 from model_build.run_folder import read_json
 from model_build.studies.shift.result import PointChoice, ShiftResult, answer_shift, compare_runs, write_shift
-from model_build.studies.shift.rule_choice import CHOSEN_ON, RULES, compare_choices, left_out_trials
+from model_build.studies.shift.rule_choice import CHOSEN_ON, RULES, compare_choices, shift_folds
 from model_build.studies.shift.simulation import ShiftOutputs, embed_under_shift, measure_shifts
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS
 from model_build.tables import render_markdown
@@ -97,15 +97,15 @@ def test_novel_images_are_not_decided_alone(tmp_path: Path) -> None:
 def test_every_image_is_counted_once_under_every_shift_by_what_saw_neither(chosen_on: str) -> None:
     folds = np.array([0, 1, 2, 0, 1, 2, 2])
     counted = np.zeros((len(FAMILIES), len(folds)), np.int64)
-    for trial in left_out_trials(folds, chosen_on):  # type: ignore[arg-type]
-        counted[np.ix_(trial.counted_rows, trial.counted_images)] += 1
-        assert not set(folds[trial.seen_images]) & set(folds[trial.counted_images])
-        seen = {FAMILIES[row] for row in trial.seen_rows.tolist()}
+    for fold in shift_folds(folds, chosen_on):  # type: ignore[arg-type]
+        counted[np.ix_(fold.counted_rows, fold.counted_images)] += 1
+        assert not set(folds[fold.seen_images]) & set(folds[fold.counted_images])
+        seen = {FAMILIES[row] for row in fold.seen_rows.tolist()}
         assert "none" in seen
         if chosen_on == "as they are":
             assert seen == {"none"}
         else:
-            assert not (seen & {FAMILIES[row] for row in trial.counted_rows.tolist()}) - {"none"}
+            assert not (seen & {FAMILIES[row] for row in fold.counted_rows.tolist()}) - {"none"}
             assert len(seen) >= len(set(FAMILIES)) - 1
     assert (counted == 1).all()
 
