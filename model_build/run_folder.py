@@ -123,6 +123,23 @@ def is_finished(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (f"{BUNDLE}/manifest.json", ENVIRONMENT, *REPORTS))
 
 
+def read_report(folder: Path, kind: type[_Kind]) -> _Kind:
+    """Read ``report.json`` of a finished run, or those fields of it that ``kind`` has.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not what this version writes.
+    """
+    path = folder / REPORT_JSON
+    try:
+        return read_json(path.read_bytes(), kind)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
+    except (OSError, msgspec.DecodeError) as fault:
+        raise ConfigError(f"{path}: cannot be read as this version writes it ({fault}); build again into another --out") from fault
+
+
 def read_run(folder: Path) -> FinishedRun:
     """Read a finished run.
 
@@ -139,13 +156,11 @@ def read_run(folder: Path) -> FinishedRun:
         # A build that fits only a head has no epochs.
         lines = path.read_bytes().splitlines() if path.exists() else []
         epochs = [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
-        path = folder / REPORT_JSON
-        report = msgspec.json.decode(path.read_bytes(), type=RunReport)
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
     except (OSError, msgspec.DecodeError) as fault:
         raise ConfigError(f"{path}: cannot be read as this version writes it ({fault}); build again into another --out") from fault
-    return FinishedRun(folder, load_build_config(folder / CONFIG), environment, epochs, report)
+    return FinishedRun(folder, load_build_config(folder / CONFIG), environment, epochs, read_report(folder, RunReport))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

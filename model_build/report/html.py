@@ -21,10 +21,10 @@ from model_build.report.figures import draw_figures, gather_evidence, measure_ca
 from model_build.report.markdown import NOTICE, shortcut_sentence, split_name, who_was_trained_on
 from model_build.report.mistakes import show_mistakes
 from model_build.report.page import Page
-from model_build.report.result import Report, decode_report
+from model_build.report.result import Report
 from model_build.report.studies import Section, read_studies
 from model_build.report.tables import class_rows, counts_table, coverage_rows, finding_rows
-from model_build.run_folder import CONFIG, EPOCHS, HELD_OUT, PIXELS, REPORT_JSON, REPORT_PAGE, write_whole
+from model_build.run_folder import CONFIG, EPOCHS, HELD_OUT, PIXELS, REPORT_PAGE, read_report, write_whole
 from model_build.training.epoch_log import Epoch, read_epochs
 
 
@@ -98,15 +98,6 @@ def render_html(
     return Page(environment.get_template("report.html.j2").render(fields), drawings)
 
 
-def _read_report(path: Path) -> Report:
-    try:
-        return decode_report(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: missing; name the run folder of a finished `model-build train`") from None
-    except (OSError, msgspec.DecodeError) as fault:
-        raise ConfigError(f"{path}: is not a report of this version ({fault}); train again") from fault
-
-
 def _read_epochs(path: Path) -> list[Epoch]:
     try:
         # A build that fits only a head has no epochs.
@@ -166,7 +157,7 @@ def read_page(folder: Path) -> Page:
     ConfigError
         As :func:`rewrite_html_report`.
     """
-    return render_run(folder, _read_report(folder / REPORT_JSON), load_build_config(folder / CONFIG), None)
+    return render_run(folder, read_report(folder, Report), load_build_config(folder / CONFIG), None)
 
 
 def rewrite_html_report(folder: Path, data: Path | None) -> Path:
@@ -177,6 +168,6 @@ def rewrite_html_report(folder: Path, data: Path | None) -> Path:
     ConfigError
         If config.toml or report.json is missing; and as :func:`render_run`.
     """
-    report, config = _read_report(folder / REPORT_JSON), load_build_config(folder / CONFIG)
+    report, config = read_report(folder, Report), load_build_config(folder / CONFIG)
     images = None if data is None else read_images(data, config.source, config.input, task=config.task, cache=folder / PIXELS)
     return write_html_report(folder, report, config, images)

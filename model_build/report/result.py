@@ -9,7 +9,6 @@ import msgspec
 from edge_agent.records import Task
 from model_build.data.audit.shortcuts import Shortcut
 from model_build.evaluation.held_out_metrics import Counts, Measured
-from model_build.run_folder import read_json
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,14 +32,3 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: dict[str, float]
     build_seconds: float
     environment: dict[str, Any]
-
-
-def decode_report(content: bytes) -> Report:
-    """Read ``report.json``.
-
-    Raises
-    ------
-    msgspec.DecodeError
-        If it is not what a build of this version wrote.
-    """
-    return read_json(content, Report)

@@ -13,7 +13,7 @@ from edge_agent.errors import ConfigError, ModelError
 from model_build.array_types import BoolArray
 from model_build.config import BuildConfig, load_build_config
 from model_build.evaluation.held_out_outputs import read_held_out
-from model_build.run_folder import CONFIG, HELD_OUT, REPORT_JSON, fold_files
+from model_build.run_folder import CONFIG, HELD_OUT, fold_files, read_report
 from model_build.training.trunk.trunk import TRAINING_HEAD, build_network, load_trunk
 
 
@@ -53,7 +53,11 @@ def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: 
     own = load_build_config(run / CONFIG)
     if (own.task, own.source.labels) != (config.task, config.source.labels):
         raise ConfigError(f"{run}: its labels are {own.source.labels} ({own.task}), this build's {config.source.labels} ({config.task})")
-    if _fingerprint(run / REPORT_JSON) != fingerprint:
+    try:
+        reported = read_report(run, _Reported)
+    except ConfigError as fault:
+        raise ModelError(f"the teacher cannot be used: {fault}") from fault
+    if reported.fingerprint != fingerprint:
         raise ConfigError(f"{run}: the teacher was trained on other images; train it on this build's data")
     if not np.array_equal(np.sort(read_held_out(run / HELD_OUT).indices), np.flatnonzero(held_out)):
         raise ConfigError(
@@ -66,12 +70,3 @@ def load_teacher(run: Path, config: BuildConfig, *, fingerprint: str, held_out: 
     load_trunk(teacher, fold_files(run, 0)[0].trunk)
     teacher.trainable = False
     return teacher
-
-
-def _fingerprint(report: Path) -> str:
-    try:
-        return msgspec.json.decode(report.read_bytes(), type=_Reported).fingerprint
-    except FileNotFoundError:
-        raise ModelError(f"{report}: missing; the teacher's run is not finished: go on with it by model-build train --resume") from None
-    except (OSError, msgspec.DecodeError) as fault:
-        raise ModelError(f"{report}: is not what a build wrote ({fault}); train the teacher again") from fault

@@ -61,10 +61,11 @@ def test_a_figure_that_could_not_be_computed_is_read_back_as_such() -> None:
     import json
     from pathlib import Path
 
-    from model_build.report.result import decode_report
+    from model_build.report.result import Report
+    from model_build.run_folder import read_json
 
     report = json.loads((Path(__file__).parents[3] / "docs" / "reports" / "cxr-pneumonia.json").read_text())
     report["measured"]["points"][0]["metrics"]["auc"]["low"] = None
-    again = decode_report(json.dumps(report).encode())
+    again = read_json(json.dumps(report).encode(), Report)
     assert np.isnan(again.measured.points[0].metrics["auc"].low)
     assert again.measured.points[0].metrics["auc"].value > 0.99
