@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import msgspec
@@ -36,6 +36,7 @@ from model_build.heads.embed import Embedded, embed_images, measure_latency_ms
 from model_build.heads.novelty_reference import fit_reference, pack_reference
 from model_build.heads.raw_pixel_baseline import baseline_logits
 from model_build.heads.self_training import fit_self_trained_heads
+from model_build.progress import Shown, files_read
 from model_build.report.html import write_html_report
 from model_build.report.markdown import metrics_for_manifest, render_model_card, render_report
 from model_build.report.result import Report
@@ -64,16 +65,6 @@ _FLOAT_IMAGES = 1024
 FINISH = "finish"
 
 
-class Progress(Protocol):
-    """What a build tells whoever watches it."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A new stage of ``total`` steps begins."""
-
-    def advance(self, done: int, note: str) -> None:
-        """``done`` steps of the stage are behind us."""
-
-
 @dataclass(frozen=True)
 class Fold:
     """One measured model: its files, the images trained on and those held out, bool, shape (images,)."""
@@ -99,20 +90,14 @@ class Build:
     trunk: Any
     trainer: Trainer
 
-    def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Progress, *, teacher: Path | None = None) -> None:
+    def __init__(self, config: BuildConfig, data: Path, out: Path, progress: Shown, *, teacher: Path | None = None) -> None:
         self.config, self.data, self.out, self.progress, self.teacher = config, data, out, progress, teacher
         self.checkpoint = out / CHECKPOINT
         self._started_s, self._earlier_s = time.monotonic(), 0.0
 
     def _read(self) -> None:
         config = self.config
-
-        def on_file(done: int, total: int) -> None:
-            if done == 1:
-                self.progress.stage("reading images", total)
-            self.progress.advance(done, f"{done} of {total} files")
-
-        self.images = read_cohort_images(self.data, config, on_file, self.out / PIXELS)
+        self.images = read_cohort_images(self.data, config, files_read(self.progress), self.out / PIXELS)
         self.patients = [entry.patient for entry in self.images.files]
         everybody = np.ones(len(self.patients), np.bool_)
         held_out, self.official_split = split_patients(self.images, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +14,24 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class Shown(Protocol):
-    """What a build tells whoever watches it; the same as :class:`model_build.build.Progress`."""
+    """What a build or a study reports while it runs."""
 
     def stage(self, name: str, total: int) -> None:
         """A new stage of ``total`` steps begins."""
 
     def advance(self, done: int, note: str) -> None:
         """``done`` steps of the stage are behind us."""
+
+
+def files_read(progress: Shown) -> Callable[[int, int], None]:
+    """What a reader of images calls with the files done and their total: a stage of its own, which begins with the first file."""
+
+    def on_file(done: int, total: int) -> None:
+        if done == 1:
+            progress.stage("reading images", total)
+        progress.advance(done, f"{done} of {total} files")
+
+    return on_file
 
 
 class BarProgress:

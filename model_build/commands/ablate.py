@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from model_build.progress import BarProgress
 
 _DATA = click.option(
     "--data",
@@ -27,15 +22,6 @@ def command() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def _on_file(progress: BarProgress) -> Callable[[int, int], None]:
-    def on_file(done: int, total: int) -> None:
-        if done == 1:
-            progress.stage("reading images", total)
-        progress.advance(done, f"{done} of {total} files")
-
-    return on_file
-
-
 @command.command("precision")
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @_DATA
@@ -48,7 +34,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
     """
     from model_build.config import load_build_config
     from model_build.data.cohort import read_cohort
-    from model_build.progress import BarProgress
+    from model_build.progress import BarProgress, files_read
     from model_build.studies.precision.ablation import default_epochs, measure_precision, trunk_path
     from model_build.studies.precision.result import write_precision
 
@@ -57,7 +43,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
     folder = out if out is not None else run_folder / "precision"
     folder.mkdir(parents=True, exist_ok=True)
     with BarProgress() as progress:
-        images, cohort = read_cohort(data, config, _on_file(progress), run_folder / "pixels")
+        images, cohort = read_cohort(data, config, files_read(progress), run_folder / "pixels")
         found = measure_precision(
             run_folder,
             images,
@@ -86,7 +72,7 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
     from model_build.config import load_build_config
     from model_build.data.cohort import read_cohort
     from model_build.data.split import refuse_leakage
-    from model_build.progress import BarProgress
+    from model_build.progress import BarProgress, files_read
     from model_build.studies.augmentation.ablation import measure_augmentation, refuse_frozen
     from model_build.studies.augmentation.result import write_augmentation
 
@@ -95,7 +81,7 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
     folder = out if out is not None else Path("runs") / f"{build.name}-augmentation"
     folder.mkdir(parents=True, exist_ok=True)
     with BarProgress() as progress:
-        images, cohort = read_cohort(data, build, _on_file(progress), folder / "pixels")
+        images, cohort = read_cohort(data, build, files_read(progress), folder / "pixels")
         refuse_leakage(images, cohort.is_held_out, build.source)
         found = measure_augmentation(
             images, cohort, folder, epochs=epochs or build.train.epochs, on_stage=progress.stage, on_advance=progress.advance

@@ -16,17 +16,14 @@ def command(config: Path, data: Path, model: Path) -> None:
     from model_build.config import load_build_config
     from model_build.data.images import read_images
     from model_build.heads.embed import embed_images
-    from model_build.progress import BarProgress
+    from model_build.progress import BarProgress, files_read
     from model_build.studies import head_comparison
 
     build = load_build_config(config)
     content, contract = head_comparison.read_model(model, build.input)
     heads = head_comparison.every_kind(build.head)
     with BarProgress() as progress:
-        progress.stage("reading images", 1)
-        images = read_images(
-            data, build.source, contract, lambda done, total: progress.advance(done // total, f"{done} of {total} files"), task=build.task
-        )
+        images = read_images(data, build.source, contract, files_read(progress), task=build.task)
         progress.stage("int8 embedding", 1)
         embeddings = embed_images(content, images.pixels).embeddings
         progress.stage("fitting heads", len(heads) * head_comparison.FOLD_COUNT)

@@ -24,18 +24,12 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     import msgspec
 
     from model_build.data.cohort import read_cohort_images
-    from model_build.progress import BarProgress
+    from model_build.progress import BarProgress, files_read
     from model_build.studies.label_efficiency.curve import make_label_split, measure_label_efficiency
     from model_build.studies.label_efficiency.result import write_label_efficiency
 
     with BarProgress() as progress:
-
-        def on_file(done: int, total: int) -> None:
-            if done == 1:
-                progress.stage("reading images", total)
-            progress.advance(done, f"{done} of {total} files")
-
-        images = read_cohort_images(data, build_config, on_file, out / "pixels")
+        images = read_cohort_images(data, build_config, files_read(progress), out / "pixels")
         progress.stage("embedding and fitting", 1)
         measured = measure_label_efficiency(build_config, images)
         if variants:

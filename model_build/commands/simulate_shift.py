@@ -19,7 +19,7 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     """
     from model_build.data.images import read_images
     from model_build.evaluation.measured_run import read_measured_run
-    from model_build.progress import BarProgress
+    from model_build.progress import BarProgress, files_read
     from model_build.studies.shift.result import ShiftResult, compare_runs, write_shift
     from model_build.studies.shift.rule_choice import CHOSEN_ON, compare_choices
     from model_build.studies.shift.simulation import embed_under_shift, measure_shifts
@@ -32,12 +32,11 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     results = {}
     for name, run in runs.items():
         with BarProgress() as progress:
-            progress.stage("reading images", 1)
             images = read_images(
                 data,
                 run.config.source,
                 run.config.input,
-                lambda done, total: progress.advance(done // total, f"{done} of {total} files"),
+                files_read(progress),
                 task=run.config.task,
             )
             progress.stage("embedding under shift", len(SHIFTS) + 1)
