@@ -157,6 +157,22 @@ def test_no_folder_is_a_hall(source: Source) -> None:
     assert {str(folder): count for folder, count in folders.items() if count > MOST_MODULES} == {}
 
 
+def test_the_architecture_lists_the_modules_that_exist_in_this_order(source: Source, repository: Path) -> None:
+    """Section "Modules" of ``docs/architecture.md``: a heading for each folder, a line for each module."""
+    text = (repository / "docs" / "architecture.md").read_text("utf-8").partition("\n## Modules\n")[2]
+    parts = re.findall(r"^### `([\w/]+)/`\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL)
+    listed = [f"{folder}/{name}" for folder, part in parts for name in re.findall(r"^\* `(\w+\.py)`: \S", part, re.MULTILINE)]
+    there = {name.replace(".", "/") + ".py" for name, file in source.modules.items() if file.name != "__init__.py"}
+    missing, gone = sorted(there - set(listed)), sorted(set(listed) - there)
+    assert (missing, gone) == ([], []), "write the lines of the first, remove those of the second"
+    assert len(listed) == len(there)
+    for package, order in ORDER.items():
+        stated = dict(parts)[package].partition("after it: ")[2].partition(".")[0]
+        assert tuple(re.findall(r"`(\w+)`", stated)) == order
+        rooms = [folder.split("/")[1] for folder, _ in parts if folder.startswith(f"{package}/")]
+        assert list(dict.fromkeys(rooms)) == [room for room in order if room in rooms]
+
+
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     listing = subprocess.run(
         [sys.executable, "-c", "import edge_agent.cli, sys; print(*{name.split('.')[0] for name in sys.modules})"],
