@@ -59,6 +59,11 @@ def patient_folds(strata: Int64Array, patients: Sequence[str], fold_count: int, 
     -------
     ndarray, int64, shape (images,)
         In [0, fold_count). The numbers of patients differ by at most one between folds, in all and within a stratum.
+
+    Notes
+    -----
+    Not scikit-learn's ``StratifiedGroupKFold``: it balances images and not patients, raises where there are fewer patients than folds, and
+    gives other folds when the patients are renumbered.
     """
     fold: dict[str, int] = {}
     for stratum, members in _patients_by_stratum(strata, patients).items():

@@ -89,6 +89,11 @@ def fit_temperature(logits: Float32Array, positive: BoolArray) -> TemperatureCal
     TemperatureCalibration
         Logit 0 stays probability 0.5: how frequent the classes are among the held-out images has no say.
 
+    Notes
+    -----
+    Not scikit-learn's ``CalibratedClassifierCV(method="temperature")``: it has no smoothed targets, and the slope on a binary decision
+    function is twice its ``beta_``.
+
     References
     ----------
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.

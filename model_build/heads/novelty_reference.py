@@ -10,8 +10,8 @@ from model_build.arrays import pack_arrays
 from model_build.heads.embed import Embedded
 
 _CORE_PER_CLASS = 100
-# Share of the mean variance added to every direction: one in which the training images hardly differ must not decide alone.
 _SHRINKAGE = 1e-3
+"""Share of the mean variance added to every direction: one in which the training images hardly differ must not decide alone."""
 
 
 def fit_reference(embedded: Embedded, labels: Int64Array, chosen: BoolArray, seed: int) -> Reference:
@@ -50,7 +50,7 @@ def fit_reference(embedded: Embedded, labels: Int64Array, chosen: BoolArray, see
 
 
 def pack_reference(reference: Reference) -> bytes:
-    """The bytes of ``reference.npz``."""
+    """The bytes of ``reference.npz``. The core set is for a refit of the head on the box; the novelty score does not read it."""
     return pack_arrays(
         class_means=reference.class_means,
         whitening=reference.whitening,

@@ -56,12 +56,12 @@ def fit_self_trained_heads(
 def _fit_again(
     head: Head, embeddings: Float32Array, positive: BoolArray, labelled: BoolArray, unlabelled: BoolArray, inverse_regularization: float
 ) -> Head:
-    said = make_scorer(head).logits(embeddings[unlabelled]) > 0
-    weights = np.ones(int(labelled.sum()) + len(said), np.float32)
-    weights[-len(said) :] = labelled.sum() / len(said)
+    predicted = make_scorer(head).logits(embeddings[unlabelled]) > 0
+    weights = np.ones(int(labelled.sum()) + len(predicted), np.float32)
+    weights[-len(predicted) :] = labelled.sum() / len(predicted)
     return fit_logistic_regression(
         np.concatenate([embeddings[labelled], embeddings[unlabelled]]),
-        np.concatenate([positive[labelled], said]),
+        np.concatenate([positive[labelled], predicted]),
         head.positive,
         inverse_regularization,
         weights,

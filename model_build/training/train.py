@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,18 +16,11 @@ from edge_agent.errors import ConfigError, ModelError
 from model_build.array_types import BoolArray, Int64Array, UInt8Array
 from model_build.arrays import read_arrays, write_arrays
 from model_build.config import TrainConfig
+from model_build.data.pixels import Pixels
 from model_build.training.augment import augment
 from model_build.training.distillation import Distillation
 from model_build.training.losses import balanced_class_weights, balanced_finding_weights, make_loss, smooth
 from model_build.training.trunk.trunk import INPUT_DIVISOR, TRAINING_HEAD
-
-
-class Pixels(Protocol):
-    """Prepared images, uint8, shape (images, rows, columns, 1): an array, or a store on disk that reads what it is asked for."""
-
-    def __getitem__(self, indices: Int64Array, /) -> UInt8Array:
-        """The images at ascending indices."""
-
 
 _SGD_MOMENTUM = 0.9
 

@@ -34,14 +34,14 @@ class Cell(msgspec.Struct, frozen=True):
     patients: int
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class UnreadableFile(msgspec.Struct, frozen=True):
     """A file that cannot be decoded."""
 
     file: str
     reason: str
 
 
-class Group(msgspec.Struct, frozen=True, kw_only=True):
+class SamePicture(msgspec.Struct, frozen=True, kw_only=True):
     """Files that show the same picture. ``correlation`` is 1 for the same bytes, else that of the two thumbnails."""
 
     files: list[str]
@@ -61,10 +61,10 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, dict[str, Cell]]
     sizes: dict[str, int]
     modes: dict[str, int]
-    unreadable: list[Unreadable]
-    identical: list[Group]
-    near_identical: list[Group]
-    label_conflicts: list[Group]
+    unreadable: list[UnreadableFile]
+    identical: list[SamePicture]
+    near_identical: list[SamePicture]
+    label_conflicts: list[SamePicture]
     patients_in_several_splits: list[str]
     shortcuts: list[Shortcut]
 
@@ -143,7 +143,7 @@ def audit_examples(
         counts=_counts(scan, labels, sides),
         sizes=dict(Counter(f"{image.rows}x{image.columns}" for image in scan.images).most_common()),
         modes=dict(Counter(image.mode for image in scan.images).most_common()),
-        unreadable=[Unreadable(naming.file(example.path), reason) for example, reason in scan.unreadable],
+        unreadable=[UnreadableFile(naming.file(example.path), reason) for example, reason in scan.unreadable],
         identical=identical,
         near_identical=near,
         label_conflicts=[group for group in (*identical, *near) if len(group.labels) > 1],
@@ -217,9 +217,9 @@ def _shortcuts(scan: Scan, labels: Sequence[tuple[str, ...]]) -> list[Shortcut]:
 
 def _group(
     scan: Scan, members: Sequence[int], correlation: float, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming
-) -> Group:
+) -> SamePicture:
     examples = [scan.images[i].example for i in members]
-    return Group(
+    return SamePicture(
         files=[naming.file(example.path) for example in examples],
         labels=sorted({"|".join(labels[i]) for i in members}),
         correlation=correlation,
@@ -228,7 +228,7 @@ def _group(
     )
 
 
-def _identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming) -> list[Group]:
+def _identical(scan: Scan, labels: Sequence[tuple[str, ...]], sides: Sequence[str], naming: _Naming) -> list[SamePicture]:
     members: defaultdict[str, list[int]] = defaultdict(list)
     for index, image in enumerate(scan.images):
         members[image.sha256].append(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from model_build.data.audit.audit import Audit, Group
+from model_build.data.audit.audit import Audit, SamePicture
 from model_build.data.audit.shortcuts import ALARM_AUC, MIN_PATIENTS
 from model_build.data.similarity import CORRELATION_LIMIT, HASH_LIMIT_BITS
 
@@ -65,7 +65,7 @@ def _section(title: str, count: int, entries: Iterable[str]) -> list[str]:
     return [*lines, f"  and {count - _SHOWN:,} more; --format json lists all"] if count > _SHOWN else lines
 
 
-def _groups(title: str, groups: Sequence[Group]) -> list[str]:
+def _groups(title: str, groups: Sequence[SamePicture]) -> list[str]:
     patients, splits = sum(group.across_patients for group in groups), sum(group.across_splits for group in groups)
     where = f" ({patients} across patients, {splits} across splits)" if groups else ""
     lines = _section(title, len(groups), (f"{' = '.join(group.files)}  [{', '.join(group.labels)}]" for group in groups))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_agent.errors import ConfigError
 from model_build.data.example import SPLITS, Example, Split, check_image
-from model_build.data.layouts.table import Row, read_table
+from model_build.data.layouts.table import TableRow, read_table
 
 
 def list_manifest(root: Path, table_name: str) -> list[Example]:
@@ -54,7 +54,7 @@ def list_manifest(root: Path, table_name: str) -> list[Example]:
     return list(examples.values())
 
 
-def _split(row: Row) -> Split:
+def _split(row: TableRow) -> Split:
     name = row.require("split")
     for split in SPLITS:
         if name == split:
@@ -62,7 +62,7 @@ def _split(row: Row) -> Split:
     raise ConfigError(f"{row.origin}: the split {name!r} is none of {', '.join(SPLITS)}; correct it")
 
 
-def _age(row: Row) -> int | None:
+def _age(row: TableRow) -> int | None:
     text = row.optional("age")
     if text is not None and not text.isdecimal():
         raise ConfigError(f"{row.origin}: the age {text!r} is not a whole number of years; correct it or leave it empty")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent.errors import ConfigError
 from model_build.data.example import Example, check_image
-from model_build.data.layouts.table import Row, read_table
+from model_build.data.layouts.table import TableRow, read_table
 
 _NORMAL = "NORM"
 _ABNORMALITIES = ("CALC", "CIRC", "SPIC", "MISC", "ARCH", "ASYM", _NORMAL)
@@ -59,7 +59,7 @@ def list_mini_mias(root: Path) -> list[Example]:
     return list(found.values())
 
 
-def _label(row: Row) -> str:
+def _label(row: TableRow) -> str:
     abnormality = row.require("Abnormality")
     if abnormality not in _ABNORMALITIES:
         raise ConfigError(f"{row.origin}: the abnormality {abnormality!r} is none of {', '.join(_ABNORMALITIES)}; correct it")

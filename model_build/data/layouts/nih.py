@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_agent.errors import ConfigError
 from model_build.data.example import Example, Split
-from model_build.data.layouts.table import Row, read_table
+from model_build.data.layouts.table import TableRow, read_table
 
 NO_FINDING = "No Finding"
 FINDINGS = (
@@ -39,7 +39,7 @@ def list_nih(root: Path) -> list[Example]:
     rows = read_table(table, _COLUMNS)
     images = {path.name: path.relative_to(root) for folder in sorted(root.glob("images*")) for path in folder.rglob("*.*")}
     trained, tested = _read_list(root / "train_val_list.txt"), _read_list(root / "test_list.txt")
-    examples, first_row = [], dict[str, Row]()
+    examples, first_row = [], dict[str, TableRow]()
     for row in rows:
         name = row.require("Image Index")
         if name in first_row:
@@ -63,7 +63,7 @@ def list_nih(root: Path) -> list[Example]:
     return examples
 
 
-def _findings(row: Row) -> tuple[str, ...]:
+def _findings(row: TableRow) -> tuple[str, ...]:
     findings = tuple(part.strip() for part in row.require("Finding Labels").split("|"))
     for finding in findings:
         if finding not in (NO_FINDING, *FINDINGS):
@@ -90,7 +90,7 @@ def _read_list(path: Path) -> frozenset[str] | None:
         raise ConfigError(f"{path}: cannot be read as a list of file names: {fault}") from fault
 
 
-def _split(row: Row, name: str, trained: frozenset[str] | None, tested: frozenset[str] | None) -> Split | None:
+def _split(row: TableRow, name: str, trained: frozenset[str] | None, tested: frozenset[str] | None) -> Split | None:
     if trained is None and tested is None:
         return None
     in_train = name in trained if trained is not None else name not in (tested or ())

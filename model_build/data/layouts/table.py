@@ -11,7 +11,7 @@ from edge_agent.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row; ``origin`` is "FILE line N", the line on which it begins."""
 
     origin: str
@@ -29,7 +29,7 @@ class Row:
         return self.values.get(column) or None
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
+def read_table(path: Path, columns: Sequence[str]) -> list[TableRow]:
     """Read a CSV file with a header line.
 
     Parameters
@@ -41,7 +41,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
     Returns
     -------
-    list of Row
+    list of TableRow
         At least one. Blank lines are passed over; cells are stripped; a cell that is missing at the end of a line is empty.
 
     Raises
@@ -49,7 +49,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     ConfigError
         If the file is missing, is not text, lacks a column or has no row.
     """
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
@@ -62,7 +62,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
             for cells in reader:
                 if any(cells):
                     padded = [*cells, *[""] * (len(header) - len(cells))]
-                    rows.append(Row(f"{path} line {line}", {name: cell.strip() for name, cell in zip(header, padded, strict=False)}))
+                    rows.append(TableRow(f"{path} line {line}", {name: cell.strip() for name, cell in zip(header, padded, strict=False)}))
                 line = reader.line_num + 1
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; this layout needs it") from None

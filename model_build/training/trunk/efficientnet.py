@@ -15,7 +15,7 @@ _BATCH_NORM_EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
-class Block:
+class ResidualBlock:
     """One inverted-residual block: kernel size in pixels, stride, expansion ratio, output channels."""
 
     kernel: int
@@ -24,11 +24,11 @@ class Block:
     channels: int
 
 
-def _stage(repeats: int, kernel: int, stride: int, expansion: int, channels: int) -> list[Block]:
-    return [Block(kernel, stride if i == 0 else 1, expansion, channels) for i in range(repeats)]
+def _stage(repeats: int, kernel: int, stride: int, expansion: int, channels: int) -> list[ResidualBlock]:
+    return [ResidualBlock(kernel, stride if i == 0 else 1, expansion, channels) for i in range(repeats)]
 
 
-BLOCKS: tuple[Block, ...] = (
+BLOCKS: tuple[ResidualBlock, ...] = (
     *_stage(1, 3, 1, 1, 16),
     *_stage(2, 3, 2, 6, 24),
     *_stage(2, 5, 2, 6, 40),
@@ -45,7 +45,7 @@ def batch_norm(name: str) -> Any:
     return keras.layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, momentum=0.99, name=name)
 
 
-def inverted_residual(x: Any, block: Block, name: str) -> Any:
+def inverted_residual(x: Any, block: ResidualBlock, name: str) -> Any:
     """Expand, filter each channel, project; with a shortcut where the shape stays. Layers are named after ``name``."""
     input_channels = x.shape[-1]
     y = x

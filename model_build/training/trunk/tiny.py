@@ -6,20 +6,20 @@ from typing import Any
 
 import keras
 
-from model_build.training.trunk.efficientnet import Block, batch_norm, inverted_residual
+from model_build.training.trunk.efficientnet import ResidualBlock, batch_norm, inverted_residual
 
 _STEM_CHANNELS = 16
-BLOCKS: tuple[Block, ...] = (
-    Block(3, 1, 1, 16),
-    Block(3, 2, 3, 24),
-    Block(3, 1, 3, 24),
-    Block(3, 2, 3, 40),
-    Block(3, 1, 3, 40),
-    Block(3, 1, 3, 40),
-    Block(3, 2, 3, 80),
-    Block(3, 1, 3, 80),
-    Block(3, 1, 3, 80),
-    Block(3, 1, 3, 128),
+BLOCKS: tuple[ResidualBlock, ...] = (
+    ResidualBlock(3, 1, 1, 16),
+    ResidualBlock(3, 2, 3, 24),
+    ResidualBlock(3, 1, 3, 24),
+    ResidualBlock(3, 2, 3, 40),
+    ResidualBlock(3, 1, 3, 40),
+    ResidualBlock(3, 1, 3, 40),
+    ResidualBlock(3, 2, 3, 80),
+    ResidualBlock(3, 1, 3, 80),
+    ResidualBlock(3, 1, 3, 80),
+    ResidualBlock(3, 1, 3, 128),
 )
 """Channels expand by 3, not MobileNetV2's 6: as int8, each channel costs 37 bytes of scales, bias and structure beside its weights."""
 
@@ -52,6 +52,6 @@ def build_tiny(rows: int, columns: int, width: float) -> Any:
     x = keras.layers.Conv2D(_widened(_STEM_CHANNELS, width), 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
     x = keras.layers.ReLU(6.0, name="stem_relu")(batch_norm("stem_bn0")(x))
     for i, block in enumerate(BLOCKS):
-        x = inverted_residual(x, Block(block.kernel, block.stride, block.expansion, _widened(block.channels, width)), f"block{i}")
+        x = inverted_residual(x, ResidualBlock(block.kernel, block.stride, block.expansion, _widened(block.channels, width)), f"block{i}")
     embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
     return keras.Model(image, [embedding, x], name="tiny")

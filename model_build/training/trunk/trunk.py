@@ -53,11 +53,6 @@ def build_network(config: TrunkConfig, rows: int, columns: int) -> Any:
             return build_tiny(rows, columns, config.width_factor)
 
 
-def parameter_count(trunk: Any) -> int:
-    """Trainable and running-statistic values of a Keras model."""
-    return int(sum(np.prod(w.shape) for w in trunk.weights))
-
-
 def multiply_adds(trunk: Any) -> int:
     """Multiplications with addition that one image takes in a trunk's convolutions and dense layers; all else is small beside them."""
     total = 0

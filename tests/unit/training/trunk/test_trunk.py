@@ -20,7 +20,6 @@ from model_build.training.trunk.trunk import (  # noqa: E402
     build_network,
     load_trunk,
     multiply_adds,
-    parameter_count,
     save_trunk,
 )
 
@@ -28,7 +27,7 @@ from model_build.training.trunk.trunk import (  # noqa: E402
 def test_shapes_and_size_after_eleven_blocks() -> None:
     trunk = build_efficientnet_lite0(160, 160, 11)
     assert [tuple(output.shape) for output in trunk.outputs] == [(None, 112), (None, 10, 10, 112)]
-    assert 0.68e6 < parameter_count(trunk) < 0.73e6
+    assert 0.68e6 < trunk.count_params() < 0.73e6
 
 
 def test_all_sixteen_blocks_take_the_weights() -> None:
@@ -67,7 +66,7 @@ def test_a_config_names_the_network_and_pretrained_weights_come_with_it() -> Non
     np.testing.assert_array_equal(pretrained.get_layer("block1_expand_conv").kernel.numpy()[0, 0], kernel[:, :, 0, 0].T)
     tiny = build_network(TrunkConfig(kind="tiny", width=0.5), 64, 64)
     assert tiny.name == "tiny"
-    assert parameter_count(tiny) < parameter_count(build_network(TrunkConfig(kind="tiny"), 64, 64))
+    assert tiny.count_params() < build_network(TrunkConfig(kind="tiny"), 64, 64).count_params()
 
 
 def test_multiply_adds_by_hand() -> None:
