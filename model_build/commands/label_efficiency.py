@@ -12,8 +12,7 @@ import click
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set, in the layout that CONFIG names.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for table, JSON and figure; a run's report shows them.")
-@click.option("--variants", is_flag=True, help="Measure what else was tried too: blocks, copies, heads, unlabelled images (10 minutes).")
-def command(config: Path, data: Path, out: Path, variants: bool) -> None:
+def command(config: Path, data: Path, out: Path) -> None:
     """Show how good the model of CONFIG gets from 10 to 500 labels per class, beside raw pixels."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model_build.config import load_build_config
@@ -21,20 +20,13 @@ def command(config: Path, data: Path, out: Path, variants: bool) -> None:
     build_config = load_build_config(config)
     if not data.is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
-    import msgspec
-
     from model_build.data.cohort import read_cohort_images
     from model_build.progress import BarProgress, files_read
-    from model_build.studies.label_efficiency.curve import make_label_split, measure_label_efficiency
+    from model_build.studies.label_efficiency.curve import measure_label_efficiency
     from model_build.studies.label_efficiency.result import write_label_efficiency
 
     with BarProgress() as progress:
         images = read_cohort_images(data, build_config, files_read(progress), out / "pixels")
         progress.stage("embedding and fitting", 1)
         measured = measure_label_efficiency(build_config, images)
-        if variants:
-            from model_build.studies.label_efficiency.variants import measure_variants
-
-            progress.stage("variants", 1)
-            measured = msgspec.structs.replace(measured, variants=measure_variants(make_label_split(build_config, images)))
     click.echo(write_label_efficiency(measured, out))

@@ -36,8 +36,7 @@ def fit_self_trained_heads(
     Notes
     -----
     Every unlabelled image takes part, on the side that the first head gives it; together they weigh as much as the labelled images.
-    Taking the most confident ones only, more rounds and other weights were no better over 10 to 250 labels per class
-    (``model-build label-efficiency --variants``).
+    Taking the most confident ones only, more rounds and other weights were no better over 10 to 250 labels per class.
 
     References
     ----------

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from support.films import save_film
 
 pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -17,23 +15,11 @@ pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 from edge_agent.errors import ConfigError
 from model_build.config import BuildConfig, load_build_config, parse_build_config
 from model_build.data.images import ImageSet, read_images
-from model_build.studies.label_efficiency.curve import compare_variants, make_label_split, measure_label_efficiency
-from model_build.studies.label_efficiency.result import (
-    LabelEfficiency,
-    LabelUse,
-    Point,
-    describe_label_efficiency,
-    draw_curve,
-    write_label_efficiency,
-)
-from model_build.studies.label_efficiency.variants import SIZES, measure_variants
+from model_build.studies.label_efficiency.curve import make_label_split, measure_label_efficiency
+from model_build.studies.label_efficiency.result import describe_label_efficiency
 from model_build.tables import render_markdown
 
 pytestmark = pytest.mark.timeout(1800)  # whole builds, on a machine that may have much else to do
-
-
-def table_of(measured: LabelEfficiency) -> str:
-    return render_markdown(describe_label_efficiency(measured))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +150,7 @@ def test_a_curve_of_three_classes_is_the_mean_over_them(three_classes: tuple[Bui
     measured = measure_label_efficiency(config, images)
     assert measured.labels == ["a", "b", "c"]
     assert [point.labels_per_class for point in measured.points] == [10]
-    assert "mean AUC of 3 labels" in table_of(measured)
+    assert "mean AUC of 3 labels" in render_markdown(describe_label_efficiency(measured))
 
 
 def test_a_curve_of_findings_takes_all_of_a_rare_one(three_classes: tuple[BuildConfig, ImageSet]) -> None:
@@ -188,45 +174,3 @@ def test_too_few_images_for_a_curve_are_refused_by_name(config: BuildConfig, fil
     )
     with pytest.raises(ConfigError, match="have 6 images of 'PNEUMONIA'"):
         make_label_split(config, few)
-
-
-def test_variants_are_compared_on_the_same_draws(config: BuildConfig, films: Path) -> None:
-    split = make_label_split(config, read_images(films, config.source, config.input, task=config.task))
-    seen: dict[str, list[bytes]] = {"one": [], "other": []}
-
-    def measure(name: str, drawn: NDArray[np.bool_]) -> float:
-        seen[name].append(drawn.tobytes())
-        return 0.5 + 0.01 * len(seen[name]) + (0.1 if name == "other" else 0.0)
-
-    one, other = compare_variants(["one", "other"], measure, split, [10], 4)
-    assert seen["one"] == seen["other"]
-    assert len(set(seen["one"])) == 4
-    assert (one.difference, one.difference_error) == (0.0, 0.0)
-    assert other.difference == pytest.approx(0.1)
-    assert other.difference_error == pytest.approx(0.0, abs=1e-9)
-
-
-def test_every_variant_gives_a_figure(config: BuildConfig, films: Path) -> None:
-    variants = measure_variants(make_label_split(config, read_images(films, config.source, config.input, task=config.task)), draw_count=2)
-    assert {entry.labels_per_class for entry in variants} == {SIZES[0]}
-    assert all(0.0 <= entry.auc <= 1.0 for entry in variants)
-    names = [entry.name for entry in variants]
-    assert len(set(names)) == len(names)
-    assert {"block 11", "blocks 8 + 11 joined", "nearest prototype", "raw pixels", "label spreading among neighbours"} < set(names)
-
-
-def test_table_and_figure_hold_the_points(tmp_path: Path) -> None:
-    points = [Point(10, 0.9, 0.02, 0.8, 0.03, 0.1, 0.01), Point(100, 0.95, 0.01, 0.85, 0.02, 0.1, 0.005)]
-    variants = [LabelUse("block 11", 10, 0.9, 0.02, 0.0, 0.0), LabelUse("block 8", 10, 0.89, 0.02, -0.01, 0.002)]
-    measured = LabelEfficiency(
-        name="x", labels=["PNEUMONIA"], draws=5, held_out_images=20, held_out_patients=11, points=points, variants=variants
-    )
-    text = table_of(measured)
-    assert "| 100 | 0.950 ± 0.010 | 0.850 ± 0.020 | +0.100 ± 0.005 |" in text
-    assert "| block 8 | 0.8900 ± 0.0200 (-0.0100 ± 0.0020) |" in text
-    assert "tried" not in table_of(msgspec.structs.replace(measured, variants=[]))
-    assert draw_curve(measured).axes
-    write_label_efficiency(measured, tmp_path / "new")
-    kept = json.loads((tmp_path / "new" / "label-efficiency.json").read_text())
-    assert kept["points"][1]["labels_per_class"] == 100
-    assert (tmp_path / "new" / "label-efficiency.png").stat().st_size > 5000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,7 @@ from model_build.heads.embed import embed_images
 from model_build.heads.raw_pixel_baseline import raw_pixels
 from model_build.heads.self_training import fit_self_trained_heads
 from model_build.metrics.classification import roc_auc
-from model_build.studies.label_efficiency.result import LabelEfficiency, LabelUse, Point
+from model_build.studies.label_efficiency.result import LabelEfficiency, Point
 from model_build.training.quantize import convert_to_int8
 from model_build.training.trunk.trunk import build_network
 
@@ -99,7 +98,7 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEffi
     Returns
     -------
     LabelEfficiency
-        Without variants. A point for each of ``LABELS_PER_CLASS`` that the training patients have enough images for; five draws each, the
+        A point for each of ``LABELS_PER_CLASS`` that the training patients have enough images for; five draws each, the
         same draws for both. Where a build has several labels, the mean of their AUC, in multilabel builds of those with 20 held-out images.
 
     Raises
@@ -110,7 +109,7 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEffi
     Notes
     -----
     The raw pixels are grey values as they are. Standardised image by image they give less: 0.972 against 0.977 on paediatric chest films
-    with 100 labels per class (``--variants``); the stronger one is what the CNN has to beat.
+    with 100 labels per class. The CNN has to beat the stronger of the two.
     """
     split = make_label_split(config, images)
     trunk = build_network(config.trunk, config.input.rows, config.input.columns)
@@ -142,29 +141,3 @@ def measure_label_efficiency(config: BuildConfig, images: ImageSet) -> LabelEffi
         held_out_patients=len({images.files[index].patient for index in np.flatnonzero(split.held_out).tolist()}),
         points=points,
     )
-
-
-def compare_variants(
-    names: Sequence[str], measure: Callable[[str, BoolArray], float], split: LabelSplit, sizes: Sequence[int], draw_count: int
-) -> list[LabelUse]:
-    """Measure several ways on the same draws; the first is what the others are compared with.
-
-    Parameters
-    ----------
-    names : sequence of str
-    measure : callable
-        From a name and the drawn images, bool, shape (images,), to an AUC.
-    split : LabelSplit
-    sizes : sequence of int
-        Labels per class.
-    draw_count : int
-    """
-    found = []
-    for per_class in sizes:
-        draws = [split.draw(per_class, number) for number in range(draw_count)]
-        first = np.array([measure(names[0], drawn) for drawn in draws])
-        for name in names:
-            values = first if name == names[0] else np.array([measure(name, drawn) for drawn in draws])
-            gap, error = values - first, float((values - first).std() / np.sqrt(draw_count))
-            found.append(LabelUse(name, per_class, float(values.mean()), float(values.std()), float(gap.mean()), error))
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,22 +31,8 @@ class Point(msgspec.Struct, frozen=True):
     lead_spread: float
 
 
-class LabelUse(msgspec.Struct, frozen=True):
-    """Another way to use the same labels: AUC over the draws, and the difference within each draw from the first way of the table.
-
-    ``difference_error`` is the standard error of the mean difference.
-    """
-
-    name: str
-    labels_per_class: int
-    auc: float
-    spread: float
-    difference: float
-    difference_error: float
-
-
 class LabelEfficiency(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured. ``labels`` are those whose AUC is averaged; ``variants`` is empty unless they were asked for."""
+    """What was measured. ``labels`` are those whose AUC is averaged."""
 
     name: str
     labels: list[str]
@@ -55,11 +40,10 @@ class LabelEfficiency(msgspec.Struct, frozen=True, kw_only=True):
     held_out_images: int
     held_out_patients: int
     points: list[Point]
-    variants: list[LabelUse] = []
 
 
 def describe_label_efficiency(measured: LabelEfficiency) -> list[Block]:
-    """The curve as a table, and the variants where they were measured."""
+    """The curve as a table."""
     points = [
         (
             str(p.labels_per_class),
@@ -70,25 +54,10 @@ def describe_label_efficiency(measured: LabelEfficiency) -> list[Block]:
         for p in measured.points
     ]
     columns = ("labels per class", "int8 embedding of the pretrained CNN", f"raw pixels ({SIDE_PX} x {SIDE_PX}), same head", "lead")
-    blocks: list[Block] = [
+    return [
         f"{measured.name}: {_what(measured)} on {measured.held_out_images} images of {measured.held_out_patients} held-out patients; mean ±"
         f" standard deviation over {measured.draws} draws of the labels.",
         Table(columns, points),
-    ]
-    return [*blocks, *_describe_variants(measured.variants)] if measured.variants else blocks
-
-
-def _describe_variants(variants: Sequence[LabelUse]) -> list[Block]:
-    sizes = list(dict.fromkeys(v.labels_per_class for v in variants))
-    first, *_ = names = list(dict.fromkeys(v.name for v in variants))
-    cells = {(v.name, v.labels_per_class): f"{v.auc:.4f} ± {v.spread:.4f}" for v in variants}
-    for v in variants:
-        if v.name != first:
-            cells[v.name, v.labels_per_class] += f" ({v.difference:+.4f} ± {v.difference_error:.4f})"
-    return [
-        f"What was tried, on float embeddings: AUC ± standard deviation over the draws, and the difference from '{first}' on the same draws"
-        " ± its standard error.",
-        Table(("", *(f"{size} per class" for size in sizes)), [(name, *(cells[name, size] for size in sizes)) for name in names]),
     ]
 
 
