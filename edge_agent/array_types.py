@@ -1,4 +1,4 @@
-"""Names for NumPy arrays by their dtype; the shape stands in the docstring of whoever takes or gives one."""
+"""Names for NumPy arrays by their dtype; the shape is in the docstring of the function that takes or returns one."""
 
 from __future__ import annotations
 

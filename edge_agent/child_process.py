@@ -1,4 +1,4 @@
-"""A Python module in a process of its own: a crash or a hang takes nothing else with it. How it ended is told in words."""
+"""A Python module in a process of its own: a crash or a hang takes nothing else with it. How it ended is described in words."""
 
 from __future__ import annotations
 

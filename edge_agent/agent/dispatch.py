@@ -11,7 +11,7 @@ from edge_agent.agent.worker import Claims, Job, Outcome
 from edge_agent.records import Arrival
 
 GROUP_SIZE = 32
-"""A group of so many outcomes waits for no more."""
+"""The most outcomes that are committed together."""
 IN_HAND_PER_WORKER = 32
 """Deep enough that no worker waits while a commit waits for the disk, shallow enough that memory stays flat."""
 

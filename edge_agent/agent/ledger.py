@@ -98,7 +98,7 @@ class Ledger:
             self._progress()
             outcome = self._disposal.dispose(record, arrival, resume=True)
             self._pending.settlements.append(Settlement(record.id or 0, None, None, outcome != "refused"))
-            # A disk that was plugged in again may number its files anew: this one is to be known when it is seen in the inbox.
+            # A disk that was plugged in again may number its files anew: this one must be recognised when it is seen in the inbox.
             found = self._disposal.find(record, arrival) if outcome == "refused" else None
             if found is not None and found != arrival:
                 restamped.append((record.id or 0, found))

@@ -39,7 +39,7 @@ class MessageQueue:
         self._queue.put(message)
 
     def take(self, timeout_s: float) -> Iterator[Message]:
-        """Wait for a message, at most so long; then give all that are there, so that they are handled together."""
+        """Wait for a message, at most ``timeout_s``; then give all that are there, so that they are handled together."""
         with suppress(Empty):
             yield self._queue.get(timeout=timeout_s)
             while True:

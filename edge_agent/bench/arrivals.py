@@ -31,11 +31,11 @@ _START_OF_IMAGE = b"\xff\xd8"
 
 
 class AgentFailedError(EdgeAgentError):
-    """The agent that was to be measured ended, or gave no record in time."""
+    """The measured agent ended, or gave no record in time."""
 
 
 def disk_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a temporary folder on a disk where that can be had: in memory, as ``/tmp`` often is, a commit would be too fast to be true."""
+    """Make a temporary folder, on a disk if possible: in memory, where ``/tmp`` often is, a commit would be unrealistically fast."""
     return tempfile.TemporaryDirectory(prefix="edge-agent-bench-", dir=_DISK_FOLDER if os.access(_DISK_FOLDER, os.W_OK) else None)
 
 
@@ -91,7 +91,7 @@ class RunningAgent:
         return dropped_s
 
     def wait_for_record(self, name: str, timeout_s: float = _RECORD_TIMEOUT_S) -> tuple[Record, float]:
-        """Wait until a program finds the record of ``name``, which is after its commit.
+        """Wait until the record of ``name`` can be read, which is after its commit.
 
         Returns
         -------

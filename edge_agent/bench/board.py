@@ -1,6 +1,6 @@
 """What the board is: a latency without it says nothing.
 
-Every fact is None (or absent from its list) where the system does not tell it; reading facts never fails and never needs root.
+Every fact is None (or absent from its list) where the system does not report it; reading facts never fails and never needs root.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from edge_agent.bench.result import MIN_ITERATIONS, Latency, Stage, latency_of
 from edge_agent.errors import EdgeAgentError, ModelError
 
 LONGEST_FACTOR = 6
-"""A row that cannot reach its ten iterations in so many times its seconds is left short."""
+"""A row that does not reach ten iterations in this many times its seconds ends with fewer."""
 _WARM_UP_INVOCATIONS = 3
 
 
@@ -48,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def repeat(step: Callable[[], None], seconds: float) -> float:
-    """Call ``step`` for so many seconds and at least ten times; return the seconds it took."""
+    """Call ``step`` for ``seconds`` and at least ten times, as :data:`LONGEST_FACTOR` allows; return the seconds it took."""
     started_s = time.perf_counter()
     for done in itertools.count(1):
         step()

@@ -56,12 +56,12 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def short(self) -> bool:
         """Whether the row rests on less than ten iterations or ten seconds."""
-        # A loop that was told to last ten seconds may be measured as a hair less.
+        # A loop of ten seconds may be measured as slightly less.
         return self.iterations < MIN_ITERATIONS or self.seconds < MIN_SECONDS - 0.05
 
 
 class BenchmarkRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table: ``latency_ms``, or the ``error`` that stood in its way. A null ``stage`` stands for all of them."""
+    """One line of the table: ``latency_ms``, or the ``error`` that prevented it. A null ``stage`` stands for all of them."""
 
     runtime: str
     threads: int

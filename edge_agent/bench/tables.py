@@ -16,7 +16,7 @@ _MEBIBYTE = 1024**2
 
 
 def print_result(result: BenchmarkResult, console: Console) -> None:
-    """Print the board's facts, the table of rows, and what is to be said against the run."""
+    """Print the board's facts, the table of rows, and what makes the run doubtful or invalid."""
     from rich.table import Table
 
     for name, value in _facts(result):

@@ -16,7 +16,7 @@ _EXISTING_PATH = click.Path(exists=True, path_type=Path)
 @click.command("compare")
 @click.argument("results", metavar="A B...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def compare(results: tuple[Path, ...]) -> None:
-    """Put the results of several boards beside one another, each row with its ratio to the first result."""
+    """Compare the results of several boards, each row with its ratio to the first result."""
     from rich.console import Console
 
     from edge_agent.bench.result import read_result
@@ -44,7 +44,7 @@ class _BenchCommand(click.Command):
     "--runtime", "runtimes", multiple=True, type=click.Choice(RUNTIMES), help="Only this runtime; may be repeated. [default: all installed]"
 )
 @click.option(
-    "--threads", multiple=True, type=click.IntRange(1, 64), help="Only so many threads; may be repeated. [default: 1 to the cores]"
+    "--threads", multiple=True, type=click.IntRange(1, 64), help="Only this number of threads; may be repeated. [default: 1 to the cores]"
 )
 @click.option(
     "--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of images to use instead of drawn ones."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def command(config_path: Path | None, inbox: Path | None, home: Path | None, bundle_path: Path | None) -> None:
     """Check a configuration, its folders and its model, and print what is in force. Changes nothing.
 
-    Takes the options of run. Every error is told at once; the exit code is 10, or 20 where only the model is at fault.
+    Takes the options of run. All errors are reported at once; the exit code is 10, or 20 where only the model is at fault.
     """
     from edge_agent.config import load_config
     from edge_agent.errors import ConfigError, ModelError

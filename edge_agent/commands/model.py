@@ -25,7 +25,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as ``model list --format json`` prints it.
 
-    ``state`` is "active"; "previous", which ``rollback`` would bring back; "left", which was gone back from (``left_because`` says why);
+    ``state`` is "active"; "previous", which ``rollback`` would bring back; "left", which was rolled back (``left_because`` says why);
     or "kept". ``installed_at`` and ``signed_by`` are null for the one that came with the program.
     """
 
@@ -51,7 +51,7 @@ class ModelListing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _on_a_home(function: _Function) -> _Function:
-    """Give a command the options that say which box it is about."""
+    """Add the options that say which box a command is about."""
     home = click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
     config = click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
     return home(config(function))
@@ -143,7 +143,7 @@ def install(archive: Path, config_path: Path | None, home: Path | None, serial: 
 def activate(name: str, config_path: Path | None, home: Path | None) -> None:
     """Activate the installed model NAME, also an older one.
 
-    NAME is what "list" shows: NAME-SERIAL-DIGEST, as much of its beginning as tells it from the others, or "shipped" for the model that
+    NAME is as "list" shows it: NAME-SERIAL-DIGEST, or enough of its beginning to be unique, or "shipped" for the model that
     came with the program.
     """
     from edge_agent.config import config_of_box, load_config

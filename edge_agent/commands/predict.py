@@ -154,7 +154,7 @@ def classify_targets(bundle: Bundle, targets: list[Target], advance: Callable[[]
     from edge_agent.inference.classifier import Classifier
 
     count = max(1, min(len(os.sched_getaffinity(0)), len(targets)))
-    # A classifier serves one thread at a time: whoever has a file takes one and puts it back.
+    # A classifier serves one thread at a time: each file takes an idle one, which is put back after it.
     idle: SimpleQueue[Classifier] = SimpleQueue()
     for _ in range(count):
         idle.put(Classifier(bundle, num_threads=1))
@@ -182,7 +182,7 @@ def _examine(target: Target, classifier: Classifier) -> Record:
     from edge_agent.errors import InputFault
     from edge_agent.records import Arrival, Timing
 
-    # It has not settled in an inbox, so there is no stamp to hold it to.
+    # It has not settled in an inbox, so there is no stamp to compare it with.
     arrival = Arrival(
         source="predict",
         path=target.path,
@@ -215,7 +215,7 @@ def _read(path: Path) -> bytes:
 
 
 class _DrawingClassifier:
-    """A classifier that also draws what it saw into one file."""
+    """A classifier that also draws its heatmap into one file."""
 
     def __init__(self, classifier: Classifier, heatmap: Path) -> None:
         self._classifier = classifier

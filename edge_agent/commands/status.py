@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 _SHOWN_EVENTS = 5
 _ANSWER_S = 5.0
-"""How long the server of a share may take for a few hundred files of the inbox; who asks for the status is waiting."""
+"""How long the server of a share may take for a few hundred files of the inbox; a person waits for the status."""
 
 
 class _About(msgspec.Struct):
-    """What the agent noted of itself when it last started."""
+    """What the agent noted about itself when it last started."""
 
     inbox: str
     on_done: str

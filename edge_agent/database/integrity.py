@@ -11,7 +11,7 @@ from edge_agent.errors import DatabaseDamagedError, EdgeAgentError
 from edge_agent.files.atomic import storage_error
 
 Progress = Callable[[], None]
-"""Called every now and then by what takes long, so that whoever watches over this process knows that it lives. It may raise an
+"""Called now and then during long work, so that the watchdog knows that this process lives. It may raise an
 EdgeAgentError, to have it given up."""
 
 _PROGRESS_STEPS = 100_000

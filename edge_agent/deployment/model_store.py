@@ -112,7 +112,7 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BundleChoice(NamedTuple):
-    """Which bundle runs, whether it may be unsigned, and the folder of the keys that a signature is held against."""
+    """Which bundle runs, whether it may be unsigned, and the folder of the keys that check its signature."""
 
     directory: Path
     allow_unsigned: bool
@@ -161,7 +161,7 @@ class ModelStore:
     Parameters
     ----------
     home : Path
-        Nothing in it is made or changed before something is to be written.
+        Nothing in it is made or changed before the first write.
     """
 
     def __init__(self, home: Path) -> None:

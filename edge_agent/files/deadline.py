@@ -1,6 +1,6 @@
 """Questions to a file system that may never be answered.
 
-A dead server holds up whoever asks it, and nothing in Python can interrupt the wait. So a thread asks, and the caller waits for that thread
+A dead server holds up its caller, and nothing in Python can interrupt the wait. So a thread asks, and the caller waits for that thread
 until a deadline. A question that still waits for its answer is not asked again: it costs one thread, however long it takes.
 """
 

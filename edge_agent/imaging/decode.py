@@ -57,7 +57,7 @@ def decode_image(content: bytes, *, rows: int, columns: int, max_pixels: int = 1
     Parameters
     ----------
     content : bytes
-        The whole file. Its format is told by these bytes, never by a name.
+        The whole file. Its format is found from these bytes, never from a name.
     rows, columns : int
         The model input that follows, in pixels. A JPEG may come back reduced, but not below that size where the file has it.
     max_pixels : int

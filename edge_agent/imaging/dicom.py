@@ -1,6 +1,6 @@
 """DICOM: single images, found by content, shown as a viewer would show them first. pydicom is loaded at the first such file.
 
-No element that names a patient is read: pydicom is told the few elements that pixels need and skips the rest unparsed.
+No element that names a patient is read: pydicom gets a list of the few that pixels need and skips the rest unparsed.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def _read_dataset(content: bytes) -> Dataset:
 
 
 def _check_header(dataset: Dataset, max_pixels: int) -> None:
-    """Refuse, from the header alone, what is not one image of bearable size that the file really holds."""
+    """Check from the header alone that the file holds one image, of accepted size and kind, with all of its pixels."""
     if not dataset.get("PixelData"):
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise InputFault("unsupported_pixels", "The DICOM file holds measured values, not a picture. Export the radiograph itself.")
@@ -254,7 +254,7 @@ def _decode_samples(dataset: Dataset, max_pixels: int) -> NDArray[Any]:
 
 
 def _check_stream_size(dataset: Dataset, max_pixels: int) -> None:
-    """See that the picture inside states the size that the header states: a decoder allocates what the picture says."""
+    """Check that the picture inside states the size that the header states: a decoder allocates what the picture says."""
     from pydicom.encaps import generate_frames
     from pydicom.uid import RLELossless
 
@@ -295,7 +295,7 @@ def _apply_tables(stored: NDArray[Any], dataset: Dataset) -> UInt8Array:
         if padding is not None:
             sample = sample[sample != int(padding) & mask]
         table = to_8_bits(values, *grey_range(values[sample]))
-    # Both mean the same (C.7.6.3.1.2, C.11.6.1): the lowest value is to be shown white.
+    # Both mean the same (C.7.6.3.1.2, C.11.6.1): the lowest value is shown white.
     if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
         np.subtract(255, table, out=table)
     return np.asarray(table[codes])

@@ -32,7 +32,7 @@ def grey_range(values: NDArray[Any]) -> tuple[float, float]:
     Parameters
     ----------
     values : ndarray, integer or float, any shape
-        Not finite ones are left out. Of a large image an even sample is looked at.
+        Values that are not finite are left out. Of a large image an even sample is used.
 
     Returns
     -------

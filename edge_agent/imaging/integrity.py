@@ -1,6 +1,6 @@
-"""Whether a file is whole and of bearable size, asked before its pixels are decoded.
+"""Checks that a file is complete and not too large, before its pixels are decoded.
 
-Decoders are lenient: where data is missing they fill in grey and say nothing. A picture of which half is made up must never be classified.
+Decoders are lenient: where data is missing they fill in grey and say nothing. A picture that is half made up must never be classified.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def truncated() -> InputFault:
 
 
 def damaged() -> InputFault:
-    """Make the fault of a file that begins as an image and does not go on as one."""
+    """Make the fault of a file that begins as an image but is broken further on."""
     return InputFault("damaged", "The image file is damaged and cannot be decoded. Copy or export it again.")
 
 
 def check_jpeg(content: bytes) -> tuple[int, int]:
-    """Walk a JPEG's segments to the first scan, and see that an end-of-image marker follows.
+    """Walk a JPEG's segments to the first scan, and check that an end-of-image marker follows.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def check_jpeg(content: bytes) -> tuple[int, int]:
 
 
 def check_png(content: bytes) -> None:
-    """See that a PNG has every chunk up to IEND, each with the checksum that it states.
+    """Check that a PNG has every chunk up to IEND, each with the checksum that it states.
 
     Pillow does not look at the checksums of pixel chunks, and stops at the last row.
 
@@ -127,7 +127,7 @@ def check_png(content: bytes) -> None:
 
 
 def check_webp(content: bytes) -> tuple[int, int] | None:
-    """See that a WebP file is as long as it states, and read its size from the header.
+    """Check that a WebP file is as long as it states, and read its size from the header.
 
     Pillow's decoder allocates the canvas when it is created, before anybody can look at the size.
 

@@ -1,4 +1,4 @@
-"""How pixels become a model input: the one answer, for training and for the device."""
+"""How pixels become a model input, the same way in training and on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_agent.array_types import UInt8Array
 
 
 class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a model wants to see; stands in the bundle's manifest.
+    """The input that a model expects, as the bundle's manifest states it.
 
     ``resize="stretch"`` gives every image the model's size without keeping its aspect ratio. ``intensity="identity"`` leaves grey values as
     decoded, 0 (black) to 255.

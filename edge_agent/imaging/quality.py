@@ -1,4 +1,4 @@
-"""Whether an image is good enough to be judged at all: few flags, each a reason for eyes."""
+"""Whether an image is good enough to classify: a few flags, each a reason for a person to look."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def assess_quality(frame: Frame) -> list[str]:
     Parameters
     ----------
     frame : Frame
-        As decoded, possibly at reduced size; resolution is judged by the file's own rows and columns.
+        As decoded, possibly at reduced size; its resolution is that of the file's own rows and columns.
 
     Returns
     -------

@@ -47,7 +47,7 @@ _OTHER_FILES = (
 
 
 def read_format(content: bytes) -> str:
-    """Tell which of the formats that are read a file's content is.
+    """Find the format of a file's content, among those that are read.
 
     Parameters
     ----------

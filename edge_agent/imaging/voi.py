@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def grey_table(dataset: Dataset) -> tuple[Float64Array, UInt8Array | None]:
-    """Work out what each possible stored value means and, where the file says so, how bright it is to be shown.
+    """Work out what each possible stored value means and, where the file says so, how bright it is shown.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A bundle as one zip file, opened without trust: it may come from a stick that anybody had in hand.
+"""A bundle as one zip file, opened without trust: it may come from anybody's USB stick.
 
 Everything is read into memory, within limits that are checked before and while it is unpacked; nothing is written.
 """
@@ -41,7 +41,7 @@ def read_archive(path: Path, allowed: Collection[str], max_file_bytes: int) -> d
     allowed : collection of str
         Names of the files that it may hold, at its root or in one single folder.
     max_file_bytes : int
-        A larger file in it is refused, by what the archive says before and by what is really there while it is unpacked.
+        A larger file in it is refused, by the size that the archive states, and by the real size while it is unpacked.
 
     Returns
     -------

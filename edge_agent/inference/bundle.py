@@ -85,7 +85,7 @@ def _is_shipped(path: Path) -> bool:
 
 
 def read_contents(path: Path) -> dict[str, bytes]:
-    """Read the files of a bundle into memory, from its folder or from a zip file; nothing of them is believed yet.
+    """Read the files of a bundle into memory, from its folder or from a zip file; nothing is verified yet.
 
     Returns
     -------
@@ -173,10 +173,10 @@ def load_bundle(path: Path, *, allow_unsigned: bool = True, trusted_keys: Path |
     path : Path
         The folder that holds ``manifest.json``, or a zip file of it.
     allow_unsigned : bool
-        Whether a bundle may run whose origin is not known: it has no signature, or one by a key that is not trusted here. The one
+        Whether a bundle of unknown origin may run: without a signature, or with one by a key that is not trusted here. The one
         installed with the package always may.
     trusted_keys : Path or None
-        Folder of the public keys that a signature is held against; None is no key.
+        Folder of the public keys that a signature is checked with; None is no key.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def verify_bundle(path: Path, contents: dict[str, bytes], *, allow_unsigned: boo
     inputs, embeddings = _read_golden(contents["golden.npz"], manifest.input)
     embedding_size = int(embeddings.shape[1])
     heads = read_heads(contents["head.json"], embedding_size)
-    # Made to be refused here and not at the first image.
+    # So that heads which do not fit are refused here and not at the first image.
     LabelScorer(manifest.task, manifest.labels, heads)
     if manifest.task == "binary" and heads[0].positive != manifest.positive[0]:
         raise ModelContractError(f"{path}: head.json scores {heads[0].positive!r}, the manifest calls {manifest.positive[0]!r} positive")
@@ -230,7 +230,7 @@ def verify_bundle(path: Path, contents: dict[str, bytes], *, allow_unsigned: boo
 
 
 def make_interpreter(bundle: Bundle, num_threads: int = 1, runtime: str | None = None) -> Interpreter:
-    """Load the bundle's model and hold it against the golden vectors, so that a broken kernel is an error and not a wrong answer.
+    """Load the bundle's model and check it against the golden vectors, so that a broken kernel is an error and not a wrong answer.
 
     Raises
     ------

@@ -99,7 +99,7 @@ class Classifier:
         manifest = self._bundle.manifest
         scores = {label: round(float(score), SCORE_DIGITS) for label, score in zip(manifest.labels, probabilities, strict=True)}
         if manifest.task == "binary":
-            # Rounded by itself the other label could leave a sum of 1 by one step.
+            # Rounded on its own, the other label could make the sum differ from 1 by one step.
             (positive,) = manifest.positive
             scores = {label: scores[label] if label == positive else round(1.0 - scores[positive], SCORE_DIGITS) for label in scores}
         return scores
@@ -107,8 +107,8 @@ class Classifier:
     def heatmap_label(self, verdict: Verdict) -> str:
         """Which label a heatmap of an image shows.
 
-        The positive one (binary); the label said if it is positive, else the most probable positive one (multiclass); the finding that lies
-        farthest above its operating point, or where there is none the most probable label (multilabel).
+        The positive one (binary); the record's label if it is positive, else the most probable positive one (multiclass); the finding that
+        lies farthest above its operating point, or where there is none the most probable label (multilabel).
         """
         positive = self._bundle.manifest.positive
         return verdict.label if verdict.label in positive else max(positive, key=lambda label: verdict.scores[label])
@@ -119,7 +119,7 @@ class Classifier:
         Returns
         -------
         Verdict
-            As :meth:`classify`; :meth:`heatmap_label` says of which label the heatmap is.
+            As :meth:`classify`; :meth:`heatmap_label` gives the label of the heatmap.
         ndarray, uint8, shape (rows, columns, 3)
             The image, at the size it was decoded, with the class activation map in colour (RGB).
 

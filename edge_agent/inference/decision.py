@@ -1,4 +1,4 @@
-"""Where thresholds are compared: the only place."""
+"""The decision rule: the only place where scores are compared with thresholds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCORE_DIGITS = 6
 class Judgement(NamedTuple):
     """What the decision rule makes of one image's scores; see :class:`edge_agent.records.Record` for ``label`` and ``findings``.
 
-    ``label`` and ``findings`` follow the operating points also where the decision is "review". ``reason`` says why eyes are asked for; None
-    where they are not.
+    ``label`` and ``findings`` follow the operating points also where the decision is "review". ``reason`` says why a person must look; None
+    where nobody must.
     """
 
     label: str
@@ -31,7 +31,7 @@ class Judgement(NamedTuple):
 
 
 def point_scores(points: Sequence[OperatingPoint], labels: Sequence[str], probabilities: Float32Array) -> Float32Array:
-    """Give the scores that are held against the thresholds of operating points.
+    """Give the scores that are compared with the thresholds of operating points.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def decide(manifest: Manifest, scores: Mapping[str, float], novelty: float, qual
     Returns
     -------
     Judgement
-        The reason names a novel image first, and says no more of its scores then: they mean nothing.
+        Where the image is novel, the reason says so first and leaves out its scores, which mean nothing then.
     """
     rule = manifest.decision
     reached = point_scores(rule.points, manifest.labels, np.array([scores[label] for label in manifest.labels], dtype=np.float32))
@@ -85,7 +85,7 @@ def decide(manifest: Manifest, scores: Mapping[str, float], novelty: float, qual
         label = ranked[0]
         doubts = _doubts_of_classes(manifest, answers[0], ranked, scores)
     causes: list[Reason] = []
-    # "not <=" so that a novelty that is not a number asks for eyes too.
+    # "not <=" so that a novelty that is not a number leads to review too.
     if not novelty <= 1.0:
         causes.append(
             Reason(
@@ -96,15 +96,15 @@ def decide(manifest: Manifest, scores: Mapping[str, float], novelty: float, qual
         )
     causes += [Reason(flag, QUALITY_MESSAGES[flag]) for flag in quality]
     if novelty <= 1.0 and doubts:
-        told = ", and ".join(doubt.message for doubt in doubts)
-        causes.append(Reason(doubts[0].code, f"{told}; a trained person must read it"))
+        text = ", and ".join(doubt.message for doubt in doubts)
+        causes.append(Reason(doubts[0].code, f"{text}; a trained person must read it"))
     if causes:
         return Judgement(label, findings, "review", Reason(causes[0].code, "; ".join(cause.message for cause in causes)))
     return Judgement(label, findings, "positive" if positive else "negative", None)
 
 
 class _Answer(NamedTuple):
-    """One operating point and the score that is held against it."""
+    """One operating point and the score that is compared with its threshold."""
 
     point: OperatingPoint
     score: float

@@ -37,7 +37,7 @@ class PlattCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     intercept: float
 
     def check(self) -> None:
-        """Hold every number to what can be computed with; raises ModelContractError."""
+        """Check that every number can be computed with; raises ModelContractError."""
         _check_numbers("calibration", [self.slope, self.intercept], (2,))
 
 
@@ -47,7 +47,7 @@ class TemperatureCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=
     temperature: float
 
     def check(self) -> None:
-        """Hold the number to what can be computed with; raises ModelContractError."""
+        """Check that the number can be computed with; raises ModelContractError."""
         _check_numbers("calibration", self.temperature, ())
         if not self.temperature >= 1.0 / _MAX_MAGNITUDE:
             raise ModelContractError(f"head.json: the calibration's temperature {self.temperature!r} is not positive")
@@ -63,7 +63,7 @@ class IsotonicCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     probabilities: IsotonicPoints
 
     def check(self) -> None:
-        """Hold lengths, order and range; raises ModelContractError."""
+        """Check lengths, order and range; raises ModelContractError."""
         _check_numbers("calibration's logits", self.logits, (len(self.logits),))
         _check_numbers("calibration's probabilities", self.probabilities, (len(self.logits),))
         if not (np.diff(self.logits) > 0.0).all():
@@ -89,7 +89,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         return str(self.__struct_config__.tag)
 
     def check(self, embedding_size: int) -> None:
-        """Hold every number and index against the embedding of ``embedding_size`` values.
+        """Check every number and index against the embedding of ``embedding_size`` values.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     value: Annotated[Vector, Nodes]
 
     def check(self, embedding_size: int) -> None:
-        """Hold every index in its bounds, and every path to a leaf within ``MAX_TREE_DEPTH`` branches: no tree can loop.
+        """Check that every index is in its bounds and every path to a leaf has at most ``MAX_TREE_DEPTH`` branches: no tree can loop.
 
         Raises
         ------

@@ -77,7 +77,7 @@ def dequantize(raw: NDArray[Any], scale: float, zero_point: int) -> Float32Array
 
 
 def load_into_runtime(model: bytes, num_threads: int = 1, runtime: str | None = None) -> tuple[str, Any]:
-    """Load a model of any kind, whatever it takes and gives.
+    """Load a model of any kind, whatever its inputs and outputs.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from edge_agent.records import NO_FINDING, Task
 FORMAT = 2
 MANIFEST_NAME = "manifest.json"
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,63}\Z")]
-"""They become a folder's name and stand on screens and in logs."""
+"""It becomes a folder's name, and is shown on screens and in logs."""
 Serial = Annotated[int, Meta(ge=0, le=2**53)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -29,10 +29,10 @@ class FileEntry(msgspec.Struct, frozen=True):
 
 
 class OperatingPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one question is answered with yes.
+    """The threshold of one question, and the scores around it that need review.
 
     The score is the sum of the calibrated probabilities of ``labels``; it is positive from ``threshold`` on, which was chosen for
-    ``target``. A score within ``review_low`` and ``review_high`` asks for eyes.
+    ``target``. A score from ``review_low`` to ``review_high`` leads to review.
     """
 
     labels: list[str]
@@ -46,7 +46,7 @@ class DecisionRule(msgspec.Struct, frozen=True, kw_only=True):
     """How scores become a decision.
 
     ``points``: binary and multiclass have one, of the positive labels; multilabel has one for each label, in label order. ``label_margin``
-    is for multiclass only: where the best label of the side that won leads the next one of that side by less, eyes are asked for.
+    is for multiclass only: where the best label of the side that won leads the next one of that side by less, the image goes to review.
     ``novelty_limit`` is in the units of the reference's distance; it is the quantile ``novelty_quantile`` of held-out images.
     """
 
@@ -109,7 +109,7 @@ def _labels_refusal(manifest: Manifest) -> str | None:
     task, labels, positive = manifest.task, manifest.labels, manifest.positive
     said = f"task {task!r} with labels {labels} and positive {positive}"
     for label in labels:
-        # A label stands in CSV cells and on screens; in the one a semicolon parts labels.
+        # A label stands on screens, and in CSV cells, where a semicolon separates labels.
         if not label.strip() or not label.isprintable() or ";" in label:
             return f"the label {label!r} is empty, or has a semicolon or a character that cannot be printed"
     if len(set(labels)) != len(labels) or len(set(positive)) != len(positive) or not set(positive) <= set(labels):

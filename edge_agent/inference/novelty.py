@@ -28,7 +28,7 @@ class Reference:
 
 
 def novelty_features(embedding: Float32Array, feature_map: Float32Array) -> Float32Array:
-    """What the distance is taken on: mean and spread of every channel.
+    """Compute what the distance is measured on: mean and spread of every channel.
 
     Parameters
     ----------

@@ -218,7 +218,7 @@ class LabelScorer:
     Raises
     ------
     ModelContractError
-        If these heads do not answer for these labels, or one is of a kind that this version cannot run.
+        If these heads do not score these labels, or one is of a kind that this version cannot run.
     """
 
     def __init__(self, task: Task, labels: Sequence[str], heads: Sequence[Head]) -> None:
@@ -291,7 +291,7 @@ def join_probabilities(task: Task, positive_column: int, each: Float32Array) -> 
     ----------
     task : {"binary", "multiclass", "multilabel"}
     positive_column : int
-        Of a binary task's label that has the head; not looked at otherwise.
+        Column of the label that a binary task's head scores; not used otherwise.
     each : ndarray, float32, shape (..., heads)
         Calibrated, each head by itself.
 

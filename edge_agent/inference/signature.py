@@ -130,7 +130,7 @@ def read_trusted_keys(folder: Path | None) -> TrustedKeys:
 
 
 def check_signature(name: str, manifest: bytes, content: bytes | None, trusted: TrustedKeys, *, allow_unsigned: bool) -> str | None:
-    """Hold a bundle's signature against the trusted keys.
+    """Check a bundle's signature with the trusted keys.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def check_signature(name: str, manifest: bytes, content: bytes | None, trusted: 
         ``manifest.sig``; None where the bundle has none.
     trusted : TrustedKeys
     allow_unsigned : bool
-        Whether a bundle may run whose origin is not known: without a signature, or with one by a key that is not trusted here.
+        Whether a bundle of unknown origin may run: without a signature, or with one by a key that is not trusted here.
 
     Returns
     -------
@@ -202,6 +202,6 @@ def _verify(name: str, manifest: bytes, signature: Signature, key: PublicKey) ->
         public_key.verify(base64.b64decode(signature.signature), signed_message(manifest))
     except InvalidSignature:
         raise ModelSignatureError(
-            f"{name}: the signature is not true: the manifest was changed after the key {key.key_id} signed it, or somebody else made it;"
+            f"{name}: the signature is not valid: the manifest was changed after the key {key.key_id} signed it, or somebody else made it;"
             " do not use this model, and tell the people who built it"
         ) from None

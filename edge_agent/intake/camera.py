@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _FILE_NAME = re.compile(r"camera-\d{8}T\d{6}\.\d{3}Z-\d{3}\.png")
 _STOP_CHECK_S = 0.1
 FROZEN_S = 60.0
-"""A camera that gives the same picture for so long is opened again. Some that died repeat their last picture for ever and report success.
+"""A camera that gives the same picture for this long is opened again. Some that died repeat their last picture for ever and report success.
 A sensor's noise never gives the same picture twice, but a stream of a scene at rest may, from one key frame to the next."""
 _MAX_HUNG_READERS = 8
 """Each reader that hangs for ever keeps a thread and perhaps the device. Only a new process gets them back."""

@@ -38,9 +38,9 @@ class Limits(NamedTuple):
     Attributes
     ----------
     waiting_files : int
-        So many files a pass over the inbox keeps, and so many wait their turn. The next pass finds the others.
+        The most files that one pass over the inbox keeps, and that wait their turn. The next pass finds the others.
     pending_paths : int
-        So many reported paths wait to be looked at. A scan finds the others.
+        The most reported paths that wait to be looked at. A scan finds the others.
     taken_files : int
         Files handed out at once. They are taken before whatever arrives later, so they are few.
     order_wait_s : float

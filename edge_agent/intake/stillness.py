@@ -54,7 +54,7 @@ class StillScene:
         Returns
         -------
         bool
-            True where this frame is to be taken; it is then the one that later scenes are compared with.
+            Whether to take this frame; it is then the one that later scenes are compared with.
         """
         cells = _grey_cells(pixels)
         moved = self._first is None or pixels.shape != self._first_shape or _mean_difference(cells, self._first) > self._motion_threshold

@@ -78,7 +78,7 @@ class Disposal:
             raise storage_error(fault, f"write to the disk of {self._inbox}") from fault
 
     def dispose(self, record: Record, arrival: Arrival, *, resume: bool = False) -> DisposalOutcome:
-        """Do with one image what is to be done.
+        """Move, delete or keep one image, as the configuration says.
 
         Parameters
         ----------

@@ -272,7 +272,7 @@ def sidecar_id(path: Path) -> int | None:
 
 
 def _first_line_after(file: IO[bytes], size_bytes: int, record_id: int) -> int:
-    """Find where the first line of a record after ``record_id`` begins; 0 where that cannot be told. The ids ascend."""
+    """Find where the first line of a record after ``record_id`` begins; 0 where it cannot be found. The ids ascend."""
     low, high = 0, size_bytes  # what begins before low is older; what begins after high is not
     while low <= high and low < size_bytes:
         middle = (low + high) // 2

@@ -66,9 +66,9 @@ def _score_lines(record: Record, *, highest_first: bool) -> list[str]:
     if not highest_first:
         return [f"{label} {probability:.2f}" for label, probability in ranked]
     ranked.sort(key=lambda item: -item[1])
-    told = [item for place, item in enumerate(ranked) if place < _SCORES_SHOWN or item[0] in record.findings]
-    lines = [f"{label} {probability_text(probability)}" for label, probability in told]
-    if rest := [probability for label, probability in ranked if (label, probability) not in told]:
+    named = [item for place, item in enumerate(ranked) if place < _SCORES_SHOWN or item[0] in record.findings]
+    lines = [f"{label} {probability_text(probability)}" for label, probability in named]
+    if rest := [probability for label, probability in ranked if (label, probability) not in named]:
         lines.append(f"{len(rest)} more, up to {probability_text(max(rest))}")
     return lines
 

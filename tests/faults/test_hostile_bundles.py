@@ -68,11 +68,11 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, bytes], Maker], dict[str, bytes]],
     "the model card": (lambda files, _: {"MODEL_CARD.md": flipped(files["MODEL_CARD.md"])}, "SHA-256 differs"),
     "the manifest": (
         lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"serial":', b'"serial": ')},
-        "the signature is not true",
+        "the signature is not valid",
     ),
     "an operating point": (
         lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"threshold": 0.', b'"threshold": 0.0')},
-        "the signature is not true",
+        "the signature is not valid",
     ),
     "the serial": (lambda files, _: {"manifest.json": files["manifest.json"].replace(b'"serial": 7', b'"serial": 9')}, "is not true"),
     "the signature": (lambda files, _: {"manifest.sig": with_signature(files, flipped_first)}, "is not true"),
