@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
+
 from edge_agent.config import Config
 from edge_agent.errors import InputFault
 from edge_agent.files.names import printable_path
@@ -111,21 +113,14 @@ def rejected_record(arrival: Arrival, sha256: str, fault: InputFault, timing: Ti
 def duplicate_record(arrival: Arrival, first: Record, timing: Timing) -> Record:
     """Make the record of a file whose bytes were classified before: the result of the first, and a reason that says so."""
     said = f" It said: {first.reason.message}" if first.reason else ""
-    return Record(
+    return msgspec.structs.replace(
+        first,
+        id=None,
         source=arrival.source,
         path=printable_path(arrival.path),
-        sha256=first.sha256,
         received_at=arrival.received_at,
         finished_at=datetime.now(UTC),
-        status=first.status,
         reason=Reason("duplicate", f"The same image as record {first.id} ({first.path}), whose result is repeated here.{said}"),
-        model=first.model,
-        scores=first.scores,
-        label=first.label,
-        findings=first.findings,
-        decision=first.decision,
-        novelty=first.novelty,
-        quality=first.quality,
         duplicate_of=first.id,
         timing_ms=timing,
     )

@@ -307,17 +307,7 @@ class Ledger:
 
     def _dispose_known(self, path: str, stamp: Stamp, record_id: int) -> None:
         record = self._database.record(record_id)
-        arrival = Arrival(
-            source=record.source,
-            path=path,
-            size_bytes=stamp.size_bytes,
-            mtime_ns=stamp.mtime_ns,
-            ctime_ns=stamp.ctime_ns,
-            inode=stamp.inode,
-            received_at=record.received_at,
-            settled_ns=0,
-        )
-        outcome = self._disposal.dispose(record, arrival, resume=True)
+        outcome = self._disposal.dispose(record, stamp.arrival(record, path), resume=True)
         self._pending.settlements.append(Settlement(record_id, None, None, outcome != "refused"))
         self._touch()
 

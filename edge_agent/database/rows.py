@@ -93,15 +93,7 @@ def record_from_row(row: Row) -> Record:
 
 
 def arrival_from_row(row: Row, record: Record) -> Arrival:
-    """Give the file of a row of ``RECORD_COLUMNS`` and ``FILE_COLUMNS``. When it settled is not known any more: 0."""
+    """Give the file of a row of ``RECORD_COLUMNS`` and ``FILE_COLUMNS``."""
     path_bytes, size_bytes, mtime_ns, ctime_ns, inode = row[len(RECORD_COLUMNS) :]
-    return Arrival(
-        source=record.source,
-        path=record.path if path_bytes is None else os.fsdecode(path_bytes),
-        size_bytes=size_bytes,
-        mtime_ns=mtime_ns,
-        ctime_ns=ctime_ns,
-        inode=inode % 2**64,
-        received_at=record.received_at,
-        settled_ns=0,
-    )
+    stamp = Stamp(size_bytes, mtime_ns, ctime_ns, inode % 2**64)
+    return stamp.arrival(record, record.path if path_bytes is None else os.fsdecode(path_bytes))

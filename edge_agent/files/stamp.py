@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, NamedTuple
 
-from edge_agent.records import Arrival
+from edge_agent.records import Arrival, Record
 
 Order = Literal["newest", "oldest"]
 """Which of the files that have settled is taken first, by modification time."""
@@ -28,6 +28,10 @@ class Stamp(NamedTuple):
     def of_arrival(cls, arrival: Arrival) -> Stamp:
         """Take the stamp that a file had when it settled."""
         return cls(arrival.size_bytes, arrival.mtime_ns, arrival.ctime_ns, arrival.inode)
+
+    def arrival(self, record: Record, path: str) -> Arrival:
+        """Give the file of a record, with this stamp, at a path of the inbox. When it settled is not known any more: 0."""
+        return Arrival(source=record.source, path=path, received_at=record.received_at, settled_ns=0, **self._asdict())
 
     def same_content(self, other: Stamp) -> bool:
         """Tell whether nobody wrote in between. The ctime is left out: a new owner or permission leaves the image what it was."""

@@ -81,13 +81,9 @@ class Classifier:
         started_ns = time.perf_counter_ns()
         scores = self._rounded_scores(self._labels.probabilities(embedding))
         novelty = round(self._novelty.distance(embedding, feature_map) / manifest.decision.novelty_limit, 4)
-        judgement = decide(manifest, scores, novelty, quality)
         return Verdict(
+            **decide(manifest, scores, novelty, quality)._asdict(),
             scores=scores,
-            label=judgement.label,
-            findings=judgement.findings,
-            decision=judgement.decision,
-            reason=judgement.reason,
             novelty=novelty,
             quality=quality,
             preprocess_ms=preprocess_ms,

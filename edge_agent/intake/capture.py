@@ -54,10 +54,9 @@ class TimedFrame:
 
 @dataclass(frozen=True)
 class CaptureEnd:
-    """No frame follows. ``reason`` is for a person; ``opened`` is False where the capture could not even be opened."""
+    """No frame follows. ``reason`` is for a person."""
 
     reason: str
-    opened: bool
 
 
 def source_kind(source: str) -> SourceKind:
@@ -147,11 +146,11 @@ class FrameReader(threading.Thread):
         try:
             capture = self._opening()
             if capture.isOpened():
-                end = CaptureEnd(self._read(capture, cv2.CAP_PROP_POS_MSEC, cv2.CAP_PROP_FPS), opened=True)
+                end = CaptureEnd(self._read(capture, cv2.CAP_PROP_POS_MSEC, cv2.CAP_PROP_FPS))
             else:
-                end = CaptureEnd("it cannot be opened", opened=False)
+                end = CaptureEnd("it cannot be opened")
         except (cv2.error, OSError, ValueError) as fault:
-            end = CaptureEnd(str(fault), opened=capture is not None)
+            end = CaptureEnd(str(fault))
         finally:
             if capture is not None:
                 capture.release()

@@ -58,18 +58,14 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
     """
     try:
         return _read_unchanged(inbox, arrival, max_file_bytes)
-    except FileNotFoundError:
-        raise
     except OSError as fault:
-        if fault.errno in _OURS:
+        if isinstance(fault, FileNotFoundError) or fault.errno in _OURS:
             raise
     _check_source(inbox, arrival)
     try:
         return _read_unchanged(inbox, arrival, max_file_bytes)
-    except FileNotFoundError:
-        raise
     except OSError as fault:
-        if fault.errno in _OURS:
+        if isinstance(fault, FileNotFoundError) or fault.errno in _OURS:
             raise
         if fault.errno in _IN_USE:
             raise FileNotFoundError(errno.ENOENT, "another program keeps the file locked") from None

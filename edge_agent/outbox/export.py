@@ -53,18 +53,9 @@ def _csv_row(record: Record) -> list[object]:
     return [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell for cell in row]
 
 
-def write_records(records: Iterable[Record], form: ExportFormat, stream: IO[bytes]) -> int:
-    """Write records to a binary stream, one at a time, so that memory does not grow with their number.
-
-    Returns
-    -------
-    int
-        How many were written.
-    """
-    count = 0
+def write_records(records: Iterable[Record], form: ExportFormat, stream: IO[bytes]) -> None:
+    """Write records to a binary stream, one at a time, so that memory does not grow with their number."""
     if form == "csv":
         stream.write(CSV_HEADER.encode())
     for record in records:
         stream.write(jsonl_line(record) if form == "jsonl" else csv_lines([record]).encode())
-        count += 1
-    return count

@@ -85,10 +85,7 @@ def _claim(database: Database, inbox: Path, *, keeps: bool, progress: Progress) 
         relative = path.relative_to(inbox).as_posix()
         records = database.records_at(relative)
         if records and (record := _describing(path, records, keeps=keeps)):
-            stamp = Stamp.of_stat(path.lstat())
-            claimed[record.id or 0] = Arrival(
-                source=record.source, path=relative, received_at=record.received_at, settled_ns=0, **stamp._asdict()
-            )
+            claimed[record.id or 0] = Stamp.of_stat(path.lstat()).arrival(record, relative)
     settlements = [] if keeps else [Settlement(record_id, None, None, disposed=False) for record_id in claimed]
     database.insert(PendingCommit(restamped=list(claimed.items()), settlements=settlements))
 

@@ -152,4 +152,4 @@ def _file_of(home: Path, record: Record) -> Arrival:
         with suppress(OSError):
             stamp = Stamp.of_stat(place.lstat())
             break
-    return Arrival(source=record.source, path=record.path, received_at=record.received_at, settled_ns=0, **stamp._asdict())
+    return stamp.arrival(record, record.path)

@@ -35,23 +35,23 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_each_message_arrives_as_systemd_reads_it(manager: socket.socket) -> None:
-    assert systemd.notify_ready()
+    systemd.notify_ready()
     assert manager.recv(4096) == b"READY=1"
-    assert systemd.notify_watchdog()
+    systemd.notify_watchdog()
     assert manager.recv(4096) == b"WATCHDOG=1"
     before_us = time.monotonic_ns() // 1000
-    assert systemd.notify_reloading()
+    systemd.notify_reloading()
     reloading, _, at_us = manager.recv(4096).decode().partition("\nMONOTONIC_USEC=")
     assert reloading == "RELOADING=1"
     assert before_us <= int(at_us) <= time.monotonic_ns() // 1000
-    assert systemd.notify_stopping()
+    systemd.notify_stopping()
     assert manager.recv(4096) == b"STOPPING=1"
-    assert systemd.notify_status("3 waiting, é")
+    systemd.notify_status("3 waiting, é")
     assert manager.recv(4096).decode() == "STATUS=3 waiting, é"
 
 
 def test_a_status_cannot_carry_a_second_assignment(manager: socket.socket) -> None:
-    assert systemd.notify_status("image\nWATCHDOG=trigger\r\nend")
+    systemd.notify_status("image\nWATCHDOG=trigger\r\nend")
     assert manager.recv(4096) == b"STATUS=image WATCHDOG=trigger end"
 
 
@@ -60,8 +60,8 @@ def test_nobody_listening_is_no_fault(monkeypatch: pytest.MonkeyPatch, address: 
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-    assert not systemd.notify_ready()
-    assert not systemd.notify_status("waiting")
+    systemd.notify_ready()
+    systemd.notify_status("waiting")
 
 
 @pytest.mark.parametrize(
