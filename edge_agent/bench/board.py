@@ -83,7 +83,7 @@ def read_board(root: Path = Path("/")) -> Board:
         architecture=platform.machine(),
         features=_features(cores),
         cores=len(os.sched_getaffinity(0)),
-        memory_bytes=_memory_bytes(root),
+        memory_bytes=read_meminfo(root).get("MemTotal"),
         page_size_bytes=os.sysconf("SC_PAGE_SIZE"),
         os=_os_name(root),
         kernel=platform.release(),
@@ -121,6 +121,12 @@ def read_cpuinfo(root: Path) -> Iterator[dict[str, str]]:
             yield fields
 
 
+def read_meminfo(root: Path) -> dict[str, int]:
+    """Return the sizes of ``/proc/meminfo`` in bytes, by their names."""
+    lines = (line.split() for line in (read_text(root / "proc/meminfo") or "").splitlines())
+    return {fields[0].rstrip(":"): int(fields[1]) * 1024 for fields in lines if len(fields) == 3 and fields[1].isdigit()}
+
+
 def _cpu_name(cores: list[dict[str, str]]) -> str | None:
     """Name the CPU; on ARM the kinds of its cores, since one chip may have two."""
     arm = dict.fromkeys(_arm_name(core) for core in cores if "CPU part" in core)
@@ -155,13 +161,6 @@ def _board_model(root: Path, cores: list[dict[str, str]]) -> str | None:
     named = " ".join(filter(None, (read_text(dmi / "sys_vendor"), read_text(dmi / "product_name"))))
     virtual = any("hypervisor" in core.get("flags", "").split() for core in cores)
     return named or ("virtual machine" if virtual else None)
-
-
-def _memory_bytes(root: Path) -> int | None:
-    for line in (read_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _os_name(root: Path) -> str | None:

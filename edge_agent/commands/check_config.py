@@ -98,10 +98,8 @@ def _camera_problems(config: Config) -> list[str]:
 def _check_model(config: Config) -> str:
     """Load the bundle and run its golden vectors, as the agent would; gives its name for people."""
     from edge_agent.deployment.model_store import bundle_for
-    from edge_agent.inference.bundle import load_bundle
     from edge_agent.inference.classifier import Classifier
 
-    choice = bundle_for(config)
-    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
+    bundle = bundle_for(config).load()
     identity = Classifier(bundle).identity
     return f"{identity.name} {identity.version}, for {bundle.manifest.population} ({bundle.directory}; {bundle.origin})"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import msgspec
@@ -19,7 +20,6 @@ SHIPPED = "shipped"
 """What a person calls the model that came with the program."""
 
 State = Literal["active", "previous", "left", "kept"]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,11 +50,18 @@ class ModelListing(msgspec.Struct, frozen=True, kw_only=True):
     models: list[ListedModel]
 
 
-def _on_a_home(function: _Function) -> _Function:
-    """Add the options that say which box a command is about."""
-    home = click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
-    config = click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
-    return home(config(function))
+def _on_a_home(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which box a command is about; the command gets the configuration of that box."""
+
+    @click.option("--home", type=click.Path(path_type=Path), metavar="DIR", help="Home folder of the agent.")
+    @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="TOML configuration.")
+    @wraps(function)
+    def with_config(config_path: Path | None, home: Path | None, **arguments: Any) -> None:
+        from edge_agent.config import config_of_box, load_config
+
+        function(config=load_config(config_of_box(config_path, home), home=home), **arguments)
+
+    return with_config
 
 
 @click.group(name="model")
@@ -69,11 +76,8 @@ def command() -> None:
 @command.command("list")
 @_on_a_home
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="For people or programs.")
-def list_models(config_path: Path | None, home: Path | None, form: Literal["text", "json"]) -> None:
+def list_models(config: Config, form: Literal["text", "json"]) -> None:
     """List the models of this box and say which one runs. Changes nothing."""
-    from edge_agent.config import config_of_box, load_config
-
-    config = load_config(config_of_box(config_path, home), home=home)
     listing = read_listing(config)
     if form == "json":
         click.echo(msgspec.json.encode(listing).decode())
@@ -86,21 +90,19 @@ def list_models(config_path: Path | None, home: Path | None, form: Literal["text
 @command.command("verify")
 @click.argument("bundle_path", metavar="BUNDLE_OR_ZIP", type=click.Path(path_type=Path))
 @_on_a_home
-def verify(bundle_path: Path, config_path: Path | None, home: Path | None) -> None:
+def verify(bundle_path: Path, config: Config) -> None:
     """Check a bundle as an installation would: signature, checksums, contract, serial, and its test images in a child process.
 
     Changes nothing. The exit code is 0 where this box would install it, else 20.
     """
     import tempfile
 
-    from edge_agent.config import config_of_box, load_config
     from edge_agent.deployment.install import serial_refusal
     from edge_agent.deployment.model_store import ModelStore
     from edge_agent.deployment.trial import try_bundle
     from edge_agent.errors import ModelContractError
     from edge_agent.inference.bundle import read_contents, verify_bundle
 
-    config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(bundle_path)
     bundle = verify_bundle(bundle_path, contents, allow_unsigned=config.model.allow_unsigned, trusted_keys=config.trusted_keys)
     with tempfile.TemporaryDirectory(prefix="edge-agent-verify-") as folder:
@@ -118,16 +120,14 @@ def verify(bundle_path: Path, config_path: Path | None, home: Path | None) -> No
 @click.argument("archive", metavar="ZIP", type=click.Path(path_type=Path))
 @_on_a_home
 @click.option("--serial", type=click.IntRange(min=0), metavar="N", help="Take the model although it is older, if this is its serial.")
-def install(archive: Path, config_path: Path | None, home: Path | None, serial: int | None) -> None:
+def install(archive: Path, config: Config, serial: int | None) -> None:
     """Verify the model in ZIP, try it in a child process, install and activate it.
 
     The model that runs stays until the new one is whole on the disk, also through a power cut.
     """
-    from edge_agent.config import config_of_box, load_config
     from edge_agent.deployment.install import install_bundle
     from edge_agent.inference.bundle import read_contents, verify_bundle
 
-    config = load_config(config_of_box(config_path, home), home=home)
     contents = read_contents(archive)
     store = _open_store(config)
     bundle = verify_bundle(archive, contents, allow_unsigned=config.model.allow_unsigned, trusted_keys=config.trusted_keys)
@@ -140,16 +140,14 @@ def install(archive: Path, config_path: Path | None, home: Path | None, serial: 
 @command.command("activate")
 @click.argument("name")
 @_on_a_home
-def activate(name: str, config_path: Path | None, home: Path | None) -> None:
+def activate(name: str, config: Config) -> None:
     """Activate the installed model NAME, also an older one.
 
     NAME is as "list" shows it: NAME-SERIAL-DIGEST, or enough of its beginning to be unique, or "shipped" for the model that
     came with the program.
     """
-    from edge_agent.config import config_of_box, load_config
     from edge_agent.deployment.install import activate_installed, activate_shipped
 
-    config = load_config(config_of_box(config_path, home), home=home)
     store = _open_store(config)
     if name == SHIPPED:
         activate_shipped(store)
@@ -162,11 +160,8 @@ def activate(name: str, config_path: Path | None, home: Path | None) -> None:
 
 @command.command("rollback")
 @_on_a_home
-def rollback(config_path: Path | None, home: Path | None) -> None:
+def rollback(config: Config) -> None:
     """Bring back the model that ran before. The present one is not brought back later, unless it is activated by name."""
-    from edge_agent.config import config_of_box, load_config
-
-    config = load_config(config_of_box(config_path, home), home=home)
     back = _open_store(config).rollback("somebody asked for it by  edge-agent model rollback")
     click.echo(f"active: {back.name} {back.version} (serial {back.serial})" if back else "active: the model that came with the program")
     _tell_if_overruled(config)
@@ -196,17 +191,10 @@ def read_listing(config: Config) -> ModelListing:
 
     models = [
         ListedModel(
-            name=model.name,
-            version=model.version,
-            serial=model.serial,
-            digest=model.digest,
+            **msgspec.structs.asdict(model)
+            | {"directory": str(model.directory), "installed_at": f"{model.installed_at:%Y-%m-%dT%H:%M:%SZ}"},
             state=state_of(model),
             shipped=False,
-            directory=str(model.directory),
-            proven=model.proven,
-            signed_by=model.signed_by,
-            installed_at=f"{model.installed_at:%Y-%m-%dT%H:%M:%SZ}",
-            left_because=model.left_because,
         )
         for model in pointer.models
     ]

@@ -6,7 +6,6 @@ interrupted one has left.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ import msgspec
 from edge_agent.deployment.model_store import KEPT_MODELS, InstalledModel, ModelStore, Pointer, is_whole
 from edge_agent.deployment.trial import try_bundle
 from edge_agent.errors import EdgeAgentError, ModelContractError, ModelError
-from edge_agent.files.atomic import storage_error, sync_folder
+from edge_agent.files.atomic import storage_error, sync_folder, write_files
 from edge_agent.inference.bundle import default_bundle_path, load_bundle
 
 if TYPE_CHECKING:
@@ -192,13 +191,8 @@ def _write_part(store: ModelStore, contents: Mapping[str, bytes]) -> Path:
     """Write the files into a folder that nothing names yet, and wait until the disk has them."""
     try:
         part = Path(tempfile.mkdtemp(prefix=_PART_PREFIX, dir=store.folder))
-        for name, content in contents.items():
-            with (part / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
         part.chmod(store.folder.stat().st_mode & 0o777)  # mkdtemp made it for its user alone
-        sync_folder(part)
+        write_files(part, contents)
     except OSError as fault:
         raise storage_error(fault, f"write the model to {store.folder}") from fault
     return part

@@ -118,6 +118,12 @@ class BundleChoice(NamedTuple):
     allow_unsigned: bool
     trusted_keys: Path
 
+    def load(self) -> Bundle:
+        """Load and verify the bundle; raises as :func:`edge_agent.inference.bundle.load_bundle`."""
+        from edge_agent.inference.bundle import load_bundle
+
+        return load_bundle(self.directory, allow_unsigned=self.allow_unsigned, trusted_keys=self.trusted_keys)
+
 
 def bundle_for(config: Config) -> BundleChoice:
     """Choose the bundle: the one that the configuration names, else the installed one that is active, else the one that ships.
@@ -144,12 +150,9 @@ def load_configured_bundle(config: Config) -> Bundle:
     Raises
     ------
     ModelError, StorageError
-        As :func:`bundle_for` and :func:`edge_agent.inference.bundle.load_bundle`.
+        As :func:`bundle_for` and :meth:`BundleChoice.load`.
     """
-    from edge_agent.inference.bundle import load_bundle
-
-    choice = bundle_for(config)
-    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
+    bundle = bundle_for(config).load()
     if bundle.signed_by is None and not bundle.is_shipped:
         _log.warning("model_of_unknown_origin bundle=%s reason=%r", bundle.directory, bundle.origin)
     return bundle

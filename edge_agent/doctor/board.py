@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_agent.bench.board import Board, read_text
+from edge_agent.bench.board import Board, read_meminfo, read_text
 from edge_agent.bench.condition import BoardState, throttled_words
 from edge_agent.doctor.finding import Finding, ok, problem, warning
 
@@ -68,7 +68,7 @@ def _page_size(board: Board) -> Finding:
 
 
 def _memory(board: Board, max_pixels: int, root: Path) -> Iterator[Finding]:
-    sizes = _meminfo(root)
+    sizes = read_meminfo(root)
     total, available = sizes.get("MemTotal"), sizes.get("MemAvailable")
     if total is None or available is None:
         yield warning("memory", "unknown: the system does not report it", "check that /proc is mounted")
@@ -96,12 +96,6 @@ def _memory(board: Board, max_pixels: int, root: Path) -> Iterator[Finding]:
             "this kernel does not count a service's memory, so the limit in the unit does nothing",
             "add  cgroup_enable=memory  to the line in /boot/firmware/cmdline.txt and start the box again",
         )
-
-
-def _meminfo(root: Path) -> dict[str, int]:
-    """The lines of ``/proc/meminfo`` in bytes."""
-    lines = (line.split() for line in (read_text(root / "proc/meminfo") or "").splitlines())
-    return {fields[0].rstrip(":"): int(fields[1]) * 1024 for fields in lines if len(fields) == 3 and fields[1].isdigit()}
 
 
 def _controllers(root: Path) -> list[str]:

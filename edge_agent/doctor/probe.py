@@ -100,10 +100,10 @@ def try_model(config: Config, tell: Tell) -> Facts:
         __import__(module)
     tell("reading the model's files")
     from edge_agent.deployment.model_store import bundle_for
-    from edge_agent.inference.bundle import default_bundle_path, load_bundle, make_interpreter
+    from edge_agent.inference.bundle import default_bundle_path, make_interpreter
 
     choice = bundle_for(config)
-    bundle = load_bundle(choice.directory, allow_unsigned=choice.allow_unsigned, trusted_keys=choice.trusted_keys)
+    bundle = choice.load()
     tell("running the model")
     interpreter = make_interpreter(bundle)
     grey = bundle.golden_inputs[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge_agent.bench.board import Board
@@ -23,8 +23,6 @@ _USUAL_PAGE_BYTES = 4096
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)""")
 _REINSTALL = "install the program again:  sudo scripts/install"
-
-Version = Callable[[str], str]
 
 
 def build_finding() -> Finding:
@@ -48,22 +46,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def package_findings(version: Version = importlib.metadata.version, requires: list[str] | None = None) -> Iterator[Finding]:
-    """Look for the packages that the program asks for.
-
-    Parameters
-    ----------
-    version : callable
-        Gives a package's version; raises PackageNotFoundError where it is missing.
-    requires : list of str, optional
-        What the program asks for, as the Core metadata field Requires-Dist has it; its own where not given.
-    """
-    if requires is None:
-        try:
-            requires = importlib.metadata.requires(DISTRIBUTION) or []
-        except importlib.metadata.PackageNotFoundError:
-            yield warning("packages", "the program runs from its source and was never installed", "install it:  sudo scripts/install")
-            return
+def package_findings() -> Iterator[Finding]:
+    """Look for the packages that the program asks for, as its core metadata has them (Requires-Dist)."""
+    try:
+        requires = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        yield warning("packages", "the program runs from its source and was never installed", "install it:  sudo scripts/install")
+        return
     found: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
     wanted: set[str] = set()
@@ -74,7 +63,7 @@ def package_findings(version: Version = importlib.metadata.version, requires: li
             continue
         wanted.add(extra)
         try:
-            found[name] = version(name)
+            found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             missing.setdefault(extra, []).append(name)
     saw = ", ".join(f"{name} {number}" for name, number in sorted(found.items()))

@@ -155,12 +155,7 @@ def write_folder(target: Path, contents: Mapping[str, bytes], hint: str) -> None
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for name, content in contents.items():
-            with (part / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        sync_folder(part)
+        write_files(part, contents)
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
             target.rename(old)
@@ -172,6 +167,16 @@ def write_folder(target: Path, contents: Mapping[str, bytes], hint: str) -> None
         shutil.rmtree(part, ignore_errors=True)
         raise cannot_write(fault, target, hint) from fault
     shutil.rmtree(old, ignore_errors=True)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write new files into a folder, by their names, and wait until the disk has them. Raises OSError where it does not take them."""
+    for name, content in contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def sync_file_system(folder: Path) -> None:

@@ -83,8 +83,6 @@ class Retention:
         Takes code and message of an event.
     rewritten : callable
         Called when ``predictions.jsonl`` is another file than before.
-    rest_s, busy_limit_s : float, optional
-        :data:`REST_S` and :data:`BUSY_LIMIT_S`, unless others are given.
     """
 
     def __init__(
@@ -96,12 +94,7 @@ class Retention:
         results: ResultFiles,
         report: Callable[[str, str], None],
         rewritten: Callable[[], None],
-        *,
-        rest_s: float = REST_S,
-        busy_limit_s: float = BUSY_LIMIT_S,
     ) -> None:
-        self._rest_s = rest_s
-        self._busy_limit_s = busy_limit_s
         self._home = home
         self._inbox = inbox
         self._config = config
@@ -142,14 +135,14 @@ class Retention:
         self._look(wall_s)
         now_s = time.monotonic()
         if self._steps is None:
-            if now_s < self._next_pass_s + (0 if quiet else self._busy_limit_s):
+            if now_s < self._next_pass_s + (0 if quiet else BUSY_LIMIT_S):
                 return
             self._steps = self._pass()
         try:
             next(self._steps)
         except StopIteration:
             self._steps = None
-            self._next_pass_s = now_s + self._rest_s
+            self._next_pass_s = now_s + REST_S
 
     def close(self) -> None:
         """Stop, also in the middle of a piece of work."""

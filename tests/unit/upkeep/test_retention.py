@@ -83,7 +83,7 @@ class Place:
             self.retention.step((START + timedelta(days=day)).timestamp())
             time.sleep(0.001)
 
-    def started(self, config: RetentionConfig, *, rest_s: float = 0.0, busy_limit_s: float = 3600.0) -> Retention:
+    def started(self, config: RetentionConfig) -> Retention:
         self.config = config
 
         def tell(code: str, message: str) -> None:
@@ -92,9 +92,7 @@ class Place:
         def rewritten() -> None:
             self.rewritten += 1
 
-        return Retention(
-            self.home, self.inbox, config, self.database, self.results, tell, rewritten, rest_s=rest_s, busy_limit_s=busy_limit_s
-        )
+        return Retention(self.home, self.inbox, config, self.database, self.results, tell, rewritten)
 
     def after(self, days: float, config: RetentionConfig) -> None:
         """Let days pass, then delete."""
@@ -124,6 +122,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path, prefix="edge-agent-") as name:
         yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass follows the other at once."""
+    monkeypatch.setattr(retention_module, "REST_S", 0.0)
 
 
 @pytest.fixture
@@ -518,7 +522,7 @@ def test_with_nothing_to_do_a_step_is_a_look_at_the_clock(folder: Path, monkeypa
     connections = collect_connections(monkeypatch)
     place = Place(folder / "home")
     place.image("a.png")
-    place.retention = place.started(ALL_30, rest_s=3600.0)
+    monkeypatch.setattr(retention_module, "REST_S", 3600.0)
     place.look(1, ALL_30)
     statements: list[str] = []
     connections[0].set_trace_callback(statements.append)
@@ -528,7 +532,7 @@ def test_with_nothing_to_do_a_step_is_a_look_at_the_clock(folder: Path, monkeypa
     place.database.close()
 
 
-def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place) -> None:
+def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.image("a.png")
     for day in range(40):
         place.look(day)
@@ -538,7 +542,7 @@ def test_an_agent_that_is_never_quiet_deletes_all_the_same(place: Place) -> None
         place.retention.step(now_s, quiet=False)
         time.sleep(0.01)
     assert "a.png" in place.files("done")
-    place.retention = place.started(ALL_30, busy_limit_s=0.0)
+    monkeypatch.setattr(retention_module, "BUSY_LIMIT_S", 0.0)
     deadline_s = time.monotonic() + 120
     while "a.png" in place.files("done"):
         assert time.monotonic() < deadline_s
