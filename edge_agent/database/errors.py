@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -9,13 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_agent.database.integrity import damaged, suspect
-from edge_agent.errors import (
-    DatabaseLockedError,
-    DiskFullError,
-    ReadOnlyError,
-    StorageAwayError,
-    StorageError,
-)
+from edge_agent.errors import DatabaseLockedError, StorageError
+from edge_agent.files.atomic import storage_error
 
 _NO_SPACE_BYTES = 256 * 1024
 """With less free space than this a failed write means a full disk, whatever SQLite calls it: it cannot even extend its shared memory."""
@@ -23,7 +19,6 @@ _VAGUE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """SQLite's codes for an operation that the system refused for a reason that SQLite does not pass on."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
-_GOES_ON = "a running agent goes on by itself then, and nothing is lost"
 
 
 @contextmanager
@@ -57,20 +52,18 @@ def storage_error_of(fault: sqlite3.Error, path: Path, doing: str) -> StorageErr
     """
     primary = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if primary == sqlite3.SQLITE_FULL or (primary in _VAGUE and _is_full(path)):
-        return DiskFullError(f"no space is left to {doing} {path}: free some space; {_GOES_ON}")
+        return storage_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), f"{doing} {path}")
     if primary in _DAMAGED:
         suspect(path)
         return damaged(path, fault)
     if primary in _LOCKED:
-        return DatabaseLockedError(f"cannot {doing} {path}: another program holds it locked; close that program; {_GOES_ON}")
-    if (primary == sqlite3.SQLITE_READONLY or primary in _VAGUE) and _is_read_only(path):
-        return ReadOnlyError(
-            f"cannot {doing} {path}: its disk is mounted read-only, often after a fault of the disk; check the disk and mount it writable "
-            f"again; {_GOES_ON}"
+        return DatabaseLockedError(
+            f"cannot {doing} {path}: another program holds it locked; close that program; "
+            "a running agent goes on by itself then, and nothing is lost"
         )
-    return StorageAwayError(
-        f"cannot {doing} {path}: {fault}; check that the disk is mounted and that the agent may write there; {_GOES_ON}"
-    )
+    if (primary == sqlite3.SQLITE_READONLY or primary in _VAGUE) and _is_read_only(path):
+        return storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), f"{doing} {path}")
+    return storage_error(OSError(str(fault)), f"{doing} {path}")
 
 
 def _is_full(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,26 +27,7 @@ class NoAnswerError(Exception):
     """Nobody answered in time."""
 
 
-class _Question(threading.Thread):
-    def __init__(self, ask: Callable[[], Any]) -> None:
-        super().__init__(name="question", daemon=True)
-        self._ask = ask
-        self._answer: Any = None
-        self._fault: OSError | EdgeAgentError | None = None
-
-    def run(self) -> None:
-        try:
-            self._answer = self._ask()
-        except (OSError, EdgeAgentError) as fault:
-            self._fault = fault
-
-    def answer(self) -> Any:
-        if self._fault is not None:
-            raise self._fault
-        return self._answer
-
-
-_unanswered: dict[Hashable, _Question] = {}
+_unanswered: dict[Hashable, Future[Any]] = {}
 
 
 def ask_within(timeout_s: float, about: Hashable, ask: Callable[[], _Answer]) -> _Answer:
@@ -74,18 +56,17 @@ def ask_within(timeout_s: float, about: Hashable, ask: Callable[[], _Answer]) ->
     """
     earlier = _unanswered.get(about)
     if earlier is not None:
-        earlier.join(min(timeout_s, _ASK_AGAIN_S))
-        if earlier.is_alive():
+        wait([earlier], min(timeout_s, _ASK_AGAIN_S))
+        if not earlier.done():
             raise NoAnswerError
         _unanswered.pop(about, None)  # its answer is old
-    question = _Question(ask)
-    question.start()
-    question.join(timeout_s)
-    if question.is_alive():
-        _unanswered[about] = question
+    answer: Future[_Answer] = Future()
+    threading.Thread(target=_answer, args=(answer, ask), name="question", daemon=True).start()
+    wait([answer], timeout_s)
+    if not answer.done():
+        _unanswered[about] = answer
         raise NoAnswerError
-    answer: _Answer = question.answer()
-    return answer
+    return answer.result()
 
 
 def real_path(path: Path, timeout_s: float = RESOLVE_S) -> Path:
@@ -94,3 +75,10 @@ def real_path(path: Path, timeout_s: float = RESOLVE_S) -> Path:
         return Path(ask_within(timeout_s, ("real path", path), lambda: os.path.realpath(path)))
     except NoAnswerError:
         return path.absolute()
+
+
+def _answer(answer: Future[_Answer], ask: Callable[[], _Answer]) -> None:
+    try:
+        answer.set_result(ask())
+    except (OSError, EdgeAgentError) as fault:
+        answer.set_exception(fault)

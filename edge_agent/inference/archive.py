@@ -55,7 +55,9 @@ def read_archive(path: Path, allowed: Collection[str], max_file_bytes: int) -> d
     ModelError
         If it cannot be read or is damaged.
     """
-    content = _read_bounded(path)
+    content = read_bounded(path, MAX_ARCHIVE_BYTES)
+    if content is None:
+        raise ModelError(f"{path}: no such file; name the zip file of a bundle")
     if refusal := _directory_refusal(content):
         raise ModelContractError(f"{path}: {refusal}; {_NEXT_STEP}")
     contents: dict[str, bytes] = {}
@@ -72,16 +74,25 @@ def read_archive(path: Path, allowed: Collection[str], max_file_bytes: int) -> d
     return contents
 
 
-def _read_bounded(path: Path) -> bytes:
+def read_bounded(path: Path, max_bytes: int) -> bytes | None:
+    """Read a file of a bundle, or a packed bundle; None where there is no such file.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read.
+    ModelContractError
+        If it is larger than ``max_bytes``.
+    """
     try:
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; name the zip file of a bundle")
         with path.open("rb") as file:
-            content = file.read(MAX_ARCHIVE_BYTES + 1)
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        return None
     except OSError as fault:
         raise ModelError(f"{path}: cannot be read: {fault.strerror}") from fault
-    if len(content) > MAX_ARCHIVE_BYTES:
-        raise ModelContractError(f"{path}: larger than {MAX_ARCHIVE_BYTES:,} bytes; this is not a bundle of edge-agent")
+    if len(content) > max_bytes:
+        raise ModelContractError(f"{path}: larger than {max_bytes:,} bytes; this is not a bundle of edge-agent")
     return content
 
 

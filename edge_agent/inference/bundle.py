@@ -13,7 +13,7 @@ import numpy as np
 from edge_agent.array_types import Float32Array, UInt8Array
 from edge_agent.errors import GoldenVectorError, ModelChecksumError, ModelContractError, ModelError
 from edge_agent.imaging.preprocess import InputContract
-from edge_agent.inference.archive import read_archive
+from edge_agent.inference.archive import read_archive, read_bounded
 from edge_agent.inference.head import Head, read_heads
 from edge_agent.inference.interpreter import Interpreter
 from edge_agent.inference.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -103,21 +103,8 @@ def read_contents(path: Path) -> dict[str, bytes]:
         return read_archive(path, BUNDLE_FILES, MAX_FILE_BYTES)
     if not path.is_dir():
         raise ModelError(f"{path}: no such bundle folder; name the folder that holds manifest.json, or the zip file of a bundle")
-    contents = {name: _read_file(path / name) for name in BUNDLE_FILES}
+    contents = {name: read_bounded(path / name, MAX_FILE_BYTES) for name in BUNDLE_FILES}
     return {name: content for name, content in contents.items() if content is not None}
-
-
-def _read_file(path: Path) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as fault:
-        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from fault
-    if len(content) > MAX_FILE_BYTES:
-        raise ModelContractError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes; this is not a bundle of edge-agent")
-    return content
 
 
 def _check_files(path: Path, contents: dict[str, bytes], manifest: Manifest) -> None:

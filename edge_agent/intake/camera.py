@@ -88,7 +88,6 @@ class CameraSource:
         self._thread: threading.Thread | None = None
         self.failure: EdgeAgentError | None = None
         self.frames_taken = 0
-        self.status = "not started"
 
     def start(self) -> None:
         """Start watching, in a thread.
@@ -129,14 +128,12 @@ class CameraSource:
             failure = None
         except EdgeAgentError as fault:
             failure = fault
-            self.status = str(fault)
             _log.error("camera_stopped source=%s reason=%s", self._label, fault)
         finally:
             self.failure = failure
             self._finished.set()
 
     def _read_file(self) -> None:
-        self.status = f"reading {self._label}"
         reader = self._start_reader()
         frames = 0
         try:
@@ -144,14 +141,12 @@ class CameraSource:
                 if isinstance(item, CaptureEnd):
                     if not frames:
                         raise ConfigError(f"camera.source: {self._label} is not a video that OpenCV can read")
-                    self.status = f"finished: {frames} frames read, {self.frames_taken} stored"
                     _log.info("camera_finished source=%s frames=%d stored=%d", self._label, frames, self.frames_taken)
                     return
                 frames += 1
                 self._consider(item)
             if not self._stopping.is_set():
                 raise CameraGoneError(f"{self._label} gave no frame for {self._config.stall_timeout_s:g} s: is its disk still there?")
-            self.status = "stopped"
         finally:
             reader.abandon()
 
@@ -169,11 +164,9 @@ class CameraSource:
             self._count_hung(reader)
             if time.monotonic() - opened_s > pause_s + self._config.stall_timeout_s:
                 pause_s = self._config.reopen_after_s  # it has worked for a while: this is a new fault, not the same one again
-            self.status = f"camera {self._label} is not working ({reason}); trying again every {pause_s:g} s"
             _log.warning("camera_lost source=%s reason=%r retry_s=%g", self._label, reason, pause_s)
             self._stopping.wait(pause_s)
             pause_s = min(pause_s * 2, self._config.reopen_max_s)
-        self.status = "stopped"
 
     def _watch_reader(self, reader: FrameReader) -> str:
         """Take frames until the capture ends, hangs or freezes; return why it is given up."""
@@ -183,7 +176,6 @@ class CameraSource:
             if isinstance(item, CaptureEnd):
                 return item.reason
             if last_pixels is None:
-                self.status = f"camera {self._label} is working"
                 _log.info("camera_opened source=%s rows=%d columns=%d", self._label, *item.pixels.shape[:2])
             if last_pixels is None or not np.array_equal(item.pixels, last_pixels):
                 last_pixels, last_news_s = item.pixels, item.at_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import sys
 import threading
@@ -123,6 +124,11 @@ def live(image: Image) -> Iterator[Image]:
         yield add_noise(image, generator, 2.0)
 
 
+@pytest.fixture(autouse=True)
+def _whole_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edge_agent")
+
+
 @pytest.fixture
 def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
@@ -155,7 +161,7 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_ten_still_scenes_of_a_video_give_ten_files_pixel_for_pixel(tmp_path: Path, inbox: Path) -> None:
+def test_ten_still_scenes_of_a_video_give_ten_files_pixel_for_pixel(tmp_path: Path, inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
     video = scenes_video(tmp_path / "scenes.avi", 10)
     source = CameraSource(CameraConfig(source=str(video), still_s=1.0), inbox)
     source.start()
@@ -163,7 +169,7 @@ def test_ten_still_scenes_of_a_video_give_ten_files_pixel_for_pixel(tmp_path: Pa
     assert source.wait_finished(120)
     assert source.failure is None
     assert source.frames_taken == 10
-    assert source.status == "finished: 180 frames read, 10 stored"
+    assert f"camera_finished source={video} frames=180 stored=10" in caplog.text
 
     files = stored(inbox)
     assert len(files) == 10
@@ -184,7 +190,9 @@ def test_a_video_without_a_still_scene_gives_nothing(tmp_path: Path, inbox: Path
     assert stored(inbox) == []
 
 
-def test_a_live_scene_is_taken_once_and_the_next_one_again(inbox: Path, watch: Callable[..., CameraSource]) -> None:
+def test_a_live_scene_is_taken_once_and_the_next_one_again(
+    inbox: Path, watch: Callable[..., CameraSource], caplog: pytest.LogCaptureFixture
+) -> None:
     pictures = [live(draw_scene(1))]
 
     def frames() -> Iterator[Image]:
@@ -195,13 +203,13 @@ def test_a_live_scene_is_taken_once_and_the_next_one_again(inbox: Path, watch: C
     eventually(lambda: source.frames_taken == 1)
     time.sleep(0.6)  # twice the still time: noise alone is not a new scene
     assert source.frames_taken == 1
-    assert source.status == "camera 0 is working"
+    assert "camera_opened source=0 rows=120 columns=160" in caplog.text
     pictures[0] = live(draw_scene(4))
     eventually(lambda: source.frames_taken == 2)
     assert len(stored(inbox)) == 2
 
 
-def test_a_camera_that_does_not_open_is_tried_again(watch: Callable[..., CameraSource]) -> None:
+def test_a_camera_that_does_not_open_is_tried_again(watch: Callable[..., CameraSource], caplog: pytest.LogCaptureFixture) -> None:
     closed = FakeCapture(opens=False)
     opened = iter([closed, FakeCapture(opens=False)])
     let_open = threading.Event()
@@ -210,7 +218,7 @@ def test_a_camera_that_does_not_open_is_tried_again(watch: Callable[..., CameraS
         return FakeCapture(live(draw_scene(2))) if let_open.is_set() else next(opened, closed)
 
     source = watch(opening)
-    eventually(lambda: "it cannot be opened" in source.status)
+    eventually(lambda: "camera_lost source=0 reason='it cannot be opened'" in caplog.text)
     assert closed.released.is_set()
     let_open.set()
     eventually(lambda: source.frames_taken == 1)
@@ -263,9 +271,11 @@ def test_success_without_a_frame_is_no_frame(inbox: Path, watch: Callable[..., C
     assert len(stored(inbox)) == 1
 
 
-def test_a_frame_whose_flag_says_failure_is_never_used(inbox: Path, watch: Callable[..., CameraSource]) -> None:
+def test_a_frame_whose_flag_says_failure_is_never_used(
+    inbox: Path, watch: Callable[..., CameraSource], caplog: pytest.LogCaptureFixture
+) -> None:
     source = watch(lambda: FakeCapture(live(draw_scene(2)), retrieves=False))
-    eventually(lambda: "a frame could not be decoded" in source.status)
+    eventually(lambda: "camera_lost source=0 reason='a frame could not be decoded'" in caplog.text)
     time.sleep(0.5)
     assert source.frames_taken == 0
     assert stored(inbox) == []
@@ -300,7 +310,7 @@ def test_a_picture_that_never_changes_is_taken_once(watch: Callable[..., CameraS
 
 
 def test_a_full_disk_stops_the_camera_with_its_own_error(
-    inbox: Path, watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch
+    inbox: Path, watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -310,7 +320,7 @@ def test_a_full_disk_stops_the_camera_with_its_own_error(
     assert source.wait_finished(10)
     assert isinstance(source.failure, DiskFullError)
     assert str(inbox) in str(source.failure)
-    assert source.status == str(source.failure)
+    assert f"camera_stopped source=0 reason={source.failure}" in caplog.text
     assert stored(inbox) == []
 
 
@@ -402,11 +412,10 @@ def test_a_file_that_is_no_video_is_refused(inbox: Path, tmp_path: Path) -> None
     assert "notes.avi is not a video" in str(source.failure)
 
 
-def test_passwords_stay_out_of_the_status(watch: Callable[..., CameraSource]) -> None:
-    source = watch(lambda: FakeCapture(opens=False), source="rtsp://ward:secret@10.0.0.7:554/one?token=secret")
-    eventually(lambda: "not working" in source.status)
-    assert "rtsp://10.0.0.7:554/one" in source.status
-    assert "secret" not in source.status
+def test_passwords_stay_out_of_the_log(watch: Callable[..., CameraSource], caplog: pytest.LogCaptureFixture) -> None:
+    watch(lambda: FakeCapture(opens=False), source="rtsp://ward:secret@10.0.0.7:554/one?token=secret")
+    eventually(lambda: "camera_lost source=rtsp://10.0.0.7:554/one reason=" in caplog.text)
+    assert "secret" not in caplog.text
     assert without_password("clip.avi") == "clip.avi"
 
 
@@ -439,7 +448,7 @@ def test_a_short_disturbance_is_not_a_new_scene() -> None:
     assert sum(scene.offer(image, number / 10) for number, image in enumerate(frames)) == 1
 
 
-def test_a_video_without_timestamps_counts_by_its_frames(inbox: Path, tmp_path: Path) -> None:
+def test_a_video_without_timestamps_counts_by_its_frames(inbox: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     video = tmp_path / "clip.avi"
     video.touch()
     config = CameraConfig(source=str(video), still_s=1.0)
@@ -448,4 +457,4 @@ def test_a_video_without_timestamps_counts_by_its_frames(inbox: Path, tmp_path: 
     assert source.wait_finished(10)
     # 25 frames a second where the container does not say: frame 26 is the first that ends a whole still second.
     assert source.frames_taken == 1
-    assert source.status == "finished: 27 frames read, 1 stored"
+    assert "frames=27 stored=1" in caplog.text
