@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from model_build.metrics.bootstrap import Estimate
@@ -10,10 +10,10 @@ from model_build.metrics.bootstrap import Estimate
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the row, the others are numbers."""
+    """The first column names the row, the others are numbers; a cell is shown as ``str`` gives it."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[object]]
 
 
 Block = str | Table
@@ -36,6 +36,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100.0 * share:.{digits}f} %"
 
 
+def confusion_table(counts: Iterable[Iterable[int]], labels: Sequence[str]) -> Table:
+    """The confusion matrix ``counts[truth, said]``, a row for each true class."""
+    return Table(["truth", *(f"said {label}" for label in labels)], [[name, *row] for name, row in zip(labels, counts, strict=True)])
+
+
 def render_markdown(blocks: Sequence[Block]) -> str:
     """Paragraphs and tables as Markdown."""
     return "\n\n".join(block if isinstance(block, str) else _markdown_table(block) for block in blocks)
@@ -43,4 +48,4 @@ def render_markdown(blocks: Sequence[Block]) -> str:
 
 def _markdown_table(table: Table) -> str:
     lines = ["| " + " | ".join(table.columns) + " |", "|---|" + "---:|" * (len(table.columns) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table.rows)])
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in table.rows)])

@@ -16,7 +16,7 @@ from edge_agent.inference.bundle import Bundle, load_bundle
 from edge_agent.inference.classifier import Classifier
 from edge_agent.inference.manifest import Manifest
 from edge_agent.records import Verdict
-from model_build.array_types import BoolArray
+from model_build.array_types import BoolArray, Float32Array, Int64Array
 from model_build.config import SourceConfig, load_build_config
 from model_build.data.classes import choose_classes, targets_of
 from model_build.data.example import Split
@@ -24,6 +24,9 @@ from model_build.data.layouts.reading import list_source
 from model_build.evaluation.metric_names import metric_name
 from model_build.metrics.bootstrap import estimate_figure, patient_draws
 from model_build.metrics.classification import class_counts, confusion, estimate_metrics, label_aucs, point_scored
+from model_build.tables import Block, Table, confusion_table, render_markdown
+
+_COLUMNS = ("", "value (95 % interval)")
 
 
 @dataclass
@@ -88,8 +91,7 @@ def evaluate_bundle(bundle: Bundle, data: Path, source: SourceConfig, split: Spl
     -------
     str
         Markdown: AUC, sensitivity, specificity, accuracy with 95 % intervals over patients at each operating point, the confusion matrix,
-        the share of each decision, how many of the images that no person is asked to see were told wrong, and the files that could not be
-        read.
+        the share of each decision, how many images were labelled wrong without a person being asked, and the files that could not be read.
 
     Raises
     ------
@@ -114,34 +116,31 @@ def evaluate_bundle(bundle: Bundle, data: Path, source: SourceConfig, split: Spl
         seen.patients.append(example.patient)
     if not seen.verdicts:
         raise ConfigError(f"{data}: holds no readable image{f' of the {split} split' if split else ''} to measure")
-    return "\n".join(_render(manifest, seen))
+    return render_markdown(_render(manifest, seen))
 
 
-def _render(manifest: Manifest, seen: _Seen) -> list[str]:
+def _render(manifest: Manifest, seen: _Seen) -> list[Block]:
     labels, count = manifest.labels, len(seen.verdicts)
     targets = targets_of(seen.classes, len(labels))
     probabilities = np.array([[verdict.scores[label] for label in labels] for verdict in seen.verdicts], np.float32)
-    lines = [f"{manifest.name} {manifest.version} on {count} images of {len(set(seen.patients))} patients", ""]
+    blocks: list[Block] = [f"{manifest.name} {manifest.version} on {count} images of {len(set(seen.patients))} patients"]
     if manifest.task != "binary":
-        lines += _overall(manifest, seen, probabilities)
-    for scored, point in zip(
-        point_scored(manifest.decision.points, labels, probabilities, targets, seen.patients), manifest.decision.points, strict=True
-    ):
+        blocks += _overall(manifest, seen, probabilities)
+    points = manifest.decision.points
+    for scored, point in zip(point_scored(points, labels, probabilities, targets, seen.patients), points, strict=True):
+        if manifest.task != "binary":
+            blocks.append(f"{' or '.join(point.labels)}:")
         matrix = confusion(scored.positive, scored.predicted)
-        lines += [
-            *([f"{' or '.join(point.labels)}:", ""] if manifest.task != "binary" else []),
-            "| | value (95 % interval) |",
-            "|---|---|",
-            *[f"| {metric_name(name)} | {estimate} |" for name, estimate in estimate_metrics(scored, 0).items()],
-            "",
+        blocks += [
+            Table(_COLUMNS, [(metric_name(name), estimate) for name, estimate in estimate_metrics(scored, 0).items()]),
             f"true positive {matrix.true_positive}, false negative {matrix.false_negative},"
             f" true negative {matrix.true_negative}, false positive {matrix.false_positive}",
-            "",
         ]
     decisions = Counter(verdict.decision for verdict in seen.verdicts)
     novel = sum(not verdict.novelty <= 1.0 for verdict in seen.verdicts)
     shares = ", ".join(f"{name} {decisions[name] / count:.1%}" for name in ("positive", "negative", "review"))
-    return [*lines, f"{shares}; novel {novel / count:.1%}", _alone(manifest, seen, targets), *[f"left out: {x}" for x in seen.left_out]]
+    last = [f"{shares}; novel {novel / count:.1%}", _alone(manifest, seen, targets), *[f"left out: {x}" for x in seen.left_out]]
+    return [*blocks, "\n".join(last)]
 
 
 def _alone(manifest: Manifest, seen: _Seen, targets: BoolArray) -> str:
@@ -155,26 +154,22 @@ def _alone(manifest: Manifest, seen: _Seen, targets: BoolArray) -> str:
     )
 
 
-def _overall(manifest: Manifest, seen: _Seen, probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[str]:
+def _overall(manifest: Manifest, seen: _Seen, probabilities: Float32Array) -> list[Block]:
     """Mean AUC over the labels, and for classes accuracy and the confusion matrix."""
     labels, draws = manifest.labels, patient_draws(seen.patients, 0)
     targets = targets_of(seen.classes, len(labels))
 
-    def mean_auc(chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> float:
+    def mean_auc(chosen: Int64Array) -> float:
         values = label_aucs(probabilities[chosen], targets[chosen])
         return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
-    rows = [f"| mean AUC over the labels that are there | {estimate_figure(mean_auc, draws)} |"]
-    matrix: list[str] = []
-    if manifest.task == "multiclass":
-        truth = targets.argmax(axis=1)
-        said = np.array([labels.index(verdict.label) for verdict in seen.verdicts], np.int64)
-        rows.append(f"| accuracy | {estimate_figure(lambda i: float((said[i] == truth[i]).mean()), draws)} |")
-        matrix = ["| truth | " + " | ".join(f"said {label}" for label in labels) + " |", "|---|" + "---|" * len(labels)]
-        counts = class_counts(truth, said, len(labels)).tolist()
-        matrix += [f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(labels, counts, strict=True)]
-        matrix.append("")
-    return ["| | value (95 % interval) |", "|---|---|", *rows, "", *matrix]
+    rows = [("mean AUC over the labels that are there", estimate_figure(mean_auc, draws))]
+    if manifest.task != "multiclass":
+        return [Table(_COLUMNS, rows)]
+    truth = targets.argmax(axis=1)
+    predicted = np.array([labels.index(verdict.label) for verdict in seen.verdicts], np.int64)
+    rows.append(("accuracy", estimate_figure(lambda i: float((predicted[i] == truth[i]).mean()), draws)))
+    return [Table(_COLUMNS, rows), confusion_table(class_counts(truth, predicted, len(labels)).tolist(), labels)]
 
 
 def load_and_evaluate(

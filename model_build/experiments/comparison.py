@@ -11,6 +11,7 @@ import msgspec
 
 from edge_agent.records import Task
 from model_build.run_folder import Figure, FinishedRun, MeasuredFigures, write_json, write_whole
+from model_build.tables import Block, Table, render_markdown
 
 COLUMNS = (
     "auc",
@@ -31,8 +32,8 @@ DEFAULT_COLUMNS: dict[Task, tuple[str, ...]] = {
 }
 
 _WIDEST_SETTING = 40
-# More would be wider than any screen; the others are told below the table.
 _MOST_SETTINGS = 6
+"""Columns of settings; more would be wider than any screen, so the others stand below the table."""
 
 
 class ComparisonRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,13 +115,13 @@ def _best(rows: Sequence[ComparisonRow], column: str) -> str | None:
     if len(known) < 2:
         return None
     _, name, best = max(known, key=lambda entry: entry[0])
-    said = f"Highest {column.replace('_', ' ')}: {name}, {best}."
+    text = f"Highest {column.replace('_', ' ')}: {name}, {best}."
     near = [
         other
         for _, other, figure in known
         if other != name and figure.high is not None and best.low is not None and figure.high >= best.low
     ]
-    return f"{said} The intervals of {', '.join(near)} overlap it: these patients do not tell them apart." if near else said
+    return f"{text} The intervals of {', '.join(near)} overlap it: these patients do not tell them apart." if near else text
 
 
 def render_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> str:
@@ -129,7 +130,7 @@ def render_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> 
     settings, further = differing[:_MOST_SETTINGS], differing[_MOST_SETTINGS:]
     shown = [name for name in columns if any(name in row.figures for row in rows)]
     titles = ["build", *settings, *(name.replace("_", " ") for name in shown), "model bytes", "minutes"]
-    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
+    rows_of_text = []
     for row in rows:
         cells = [row.name, *(_cell(row.settings.get(key)) for key in settings)]
         if row.failure is not None:
@@ -137,19 +138,17 @@ def render_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str]) -> 
         else:
             cells += [str(row.figures.get(name, "")) for name in shown]
             cells += [f"{row.model_size_bytes:,}", f"{row.build_minutes:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows_of_text.append(cells)
     finished = [row for row in rows if row.failure is None]
-    lines += [
-        "",
-        f"{len(finished)} of {len(rows)} builds finished. Held-out patients, int8 model; 95 % intervals, bootstrap over patients.",
-    ]
+    lines = [f"{len(finished)} of {len(rows)} builds finished. Held-out patients, int8 model; 95 % intervals, bootstrap over patients."]
     if shown and (best := _best(finished, shown[0])):
         lines.append(best)
     lines += [f"{row.name} failed: {row.failure}" for row in rows if row.failure is not None]
+    blocks: list[Block] = [Table(titles, rows_of_text), "\n".join(lines)]
     if further:
-        lines += ["", "What else differs:", ""]
-        lines += [f"* {row.name}: {', '.join(f'{key} {_cell(row.settings.get(key))}' for key in further)}" for row in rows]
-    return "\n".join(lines) + "\n"
+        others = [f"* {row.name}: {', '.join(f'{key} {_cell(row.settings.get(key))}' for key in further)}" for row in rows]
+        blocks += ["What else differs:", "\n".join(others)]
+    return render_markdown(blocks) + "\n"
 
 
 def write_comparison(rows: Sequence[ComparisonRow], columns: Sequence[str], out: Path) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from model_build.config import BuildConfig
-from model_build.evaluation.held_out_metrics import Counts, Measured, PointMeasured
+from model_build.evaluation.held_out_metrics import Measured, PointMeasured
 from model_build.evaluation.metric_names import metric_name
 from model_build.heads.raw_pixel_baseline import SIDE_PX
 from model_build.report.result import Report
+from model_build.tables import Block, Table, confusion_table, render_markdown
 
 NOTICE = "Decision support for triage. Not a diagnosis, not a certified medical device."
 
@@ -70,7 +72,7 @@ def who_was_trained_on(report: Report) -> str:
 
 
 def summary_lines(report: Report) -> list[str]:
-    """The figures that a finished build tells first."""
+    """The figures that a finished build prints first."""
     measured = report.measured
     where = f"{measured.fold_count}-fold cross-validation over patients" if measured.fold_count else "held-out patients"
     if measured.overall:
@@ -83,7 +85,7 @@ def summary_lines(report: Report) -> list[str]:
 
 
 def shortcut_sentence(report: Report) -> str:
-    """In words: how well the classes can be told without looking at the picture; empty where that was not measured."""
+    """In words: how well the classes are guessed without looking at the picture; empty where that was not measured."""
     if not report.shortcuts:
         return ""
     worst = max(report.shortcuts, key=lambda entry: entry.together)
@@ -98,216 +100,174 @@ def shortcut_sentence(report: Report) -> str:
     return text
 
 
-def _counts_row(title: str, counts: Counts) -> str:
-    labels = ", ".join(f"{name} {count}" for name, count in counts.per_label.items())
-    return f"| {title} | {counts.images} | {counts.patients} | {labels} |"
+def _bullets(entries: Iterable[str]) -> str:
+    return "\n".join(f"* {entry}" for entry in entries)
 
 
-def _counts_table(report: Report, measured_title: str, shipped_title: str) -> list[str]:
+def _counts_table(report: Report, measured_title: str, shipped_title: str) -> Table:
     measured = report.measured
-    rows = ["| | images | patients | per label |", "|---|---|---|---|"]
-    if measured.fold_count == 0:
-        rows.append(_counts_row(measured_title, measured.training))
+    sides = [] if measured.fold_count else [(measured_title, measured.training)]
     held_out = f"held out, each in one of {measured.fold_count} folds" if measured.fold_count else "held out"
-    return [*rows, _counts_row(held_out, measured.held_out), _counts_row(shipped_title, report.shipped)]
+    sides += [(held_out, measured.held_out), (shipped_title, report.shipped)]
+    return Table(
+        ("", "images", "patients", "per label"),
+        [
+            (title, side.images, side.patients, ", ".join(f"{name} {count}" for name, count in side.per_label.items()))
+            for title, side in sides
+        ],
+    )
 
 
-def _point_table(entry: PointMeasured) -> list[str]:
-    rows = ["| | at the operating point | operating point cross-fitted |", "|---|---|---|"]
-    for name, estimate in entry.metrics.items():
-        other = entry.metrics_cross_fitted.get(name)
-        rows.append(f"| {metric_name(name)} | {estimate} | {other if other is not None else ''} |")
-    return [*rows, f"| AUC of raw pixels alone (logistic regression, {SIDE_PX} x {SIDE_PX}) | {entry.baseline_auc} | |"]
+def _point_table(entry: PointMeasured) -> Table:
+    rows = [(metric_name(name), estimate, entry.metrics_cross_fitted.get(name, "")) for name, estimate in entry.metrics.items()]
+    baseline = (f"AUC of raw pixels alone (logistic regression, {SIDE_PX} x {SIDE_PX})", entry.baseline_auc, "")
+    return Table(("", "at the operating point", "operating point cross-fitted"), [*rows, baseline])
 
 
-def _findings_table(measured: Measured) -> list[str]:
+def _findings_table(measured: Measured) -> Table:
     """One row for each operating point, for builds with several."""
+    columns = ("finding", "positive images", "AUC", "AUC, raw pixels", "sensitivity", "specificity", "operating point")
     rows = [
-        "| finding | positive images | AUC | AUC, raw pixels | sensitivity | specificity | operating point |",
-        "|---|---|---|---|---|---|---|",
+        (
+            *(entry.name, entry.positives, entry.metrics["auc"], entry.baseline_auc),
+            *(entry.metrics_cross_fitted["sensitivity"], entry.metrics_cross_fitted["specificity"], entry.threshold_interval),
+        )
+        for entry in measured.points
     ]
-    for entry in measured.points:
-        crossed = entry.metrics_cross_fitted
-        rows.append(
-            f"| {entry.name} | {entry.positives} | {entry.metrics['auc']} | {entry.baseline_auc} | {crossed['sensitivity']} |"
-            f" {crossed['specificity']} | {entry.threshold_interval} |"
-        )
-    return [*rows, "", "Sensitivity and specificity: calibration and operating point chosen on other patients than those that are counted."]
+    return Table(columns, rows)
 
 
-def _overall_table(measured: Measured) -> list[str]:
-    if not measured.overall:
-        return []
-    return ["| | cross-fitted |", "|---|---|", *[f"| {metric_name(key)} | {value} |" for key, value in measured.overall.items()], ""]
-
-
-def _class_table(measured: Measured, labels: list[str]) -> list[str]:
-    """The confusion matrix over all classes; empty where an image may have several labels."""
-    if not measured.class_confusion:
-        return []
-    head = ["| truth | " + " | ".join(f"said {label}" for label in labels) + " |", "|---|" + "---|" * len(labels)]
-    rows = [f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(labels, measured.class_confusion, strict=True)]
-    return [*head, *rows, ""]
-
-
-def _results(measured: Measured, config: BuildConfig) -> list[str]:
-    lines = _overall_table(measured)
+def _results(measured: Measured, config: BuildConfig) -> list[Block]:
+    blocks: list[Block] = []
+    if measured.overall:
+        blocks.append(Table(("", "cross-fitted"), [(metric_name(key), value) for key, value in measured.overall.items()]))
     if config.task == "multilabel":
-        return [*lines, *_findings_table(measured)]
+        note = "Sensitivity and specificity: calibration and operating point chosen on other patients than those that are counted."
+        return [*blocks, _findings_table(measured), note]
     if config.task == "multiclass":
-        lines += _class_table(measured, config.source.labels)
-        lines += [f"{measured.points[0].name} against the rest:", ""]
-    return lines + _point_table(measured.points[0])
+        blocks += [
+            confusion_table(measured.class_confusion, config.source.labels),
+            f"{measured.points[0].name} against the rest:",
+        ]
+    return [*blocks, _point_table(measured.points[0])]
 
 
-def _operating_points(measured: Measured) -> list[str]:
-    lines = []
-    for entry in measured.points:
-        point = entry.point
-        lines.append(
-            f"* {entry.name}: positive from {point.threshold:.4f} on ({point.target}; 95 % interval {entry.threshold_interval.low:.4f} to"
-            f" {entry.threshold_interval.high:.4f}); review band {point.review_low:.4f} to {point.review_high:.4f}."
-        )
+def _operating_points(measured: Measured) -> list[Block]:
+    points = [
+        f"{entry.name}: positive from {entry.point.threshold:.4f} on ({entry.point.target}; 95 % interval"
+        f" {entry.threshold_interval.low:.4f} to {entry.threshold_interval.high:.4f}); review band {entry.point.review_low:.4f} to"
+        f" {entry.point.review_high:.4f}."
+        for entry in measured.points
+    ]
     if measured.decision.label_margin > 0:
-        lines.append(f"* Review, too, where the best class leads the next on its side by less than {measured.decision.label_margin:.4f}.")
+        points.append(f"Review, too, where the best class leads the next on its side by less than {measured.decision.label_margin:.4f}.")
     return [
-        *lines,
-        "",
+        _bullets(points),
         f"{measured.review_share_held_out:.1%} of the held-out images are sent to review for their score;"
         f" {measured.novel_share_held_out:.1%} are called novel (limit: the {measured.decision.novelty_quantile:g} quantile of held-out"
         " images).",
     ]
 
 
-def _calibrations(measured: Measured, labels: list[str]) -> list[str]:
+def _calibrations(measured: Measured, labels: list[str]) -> Table:
     methods = list(measured.calibrations[0].log_losses)
-    head = ["| head | chosen | " + " | ".join(methods) + " |", "|---|---|" + "---|" * len(methods)]
     rows = [
-        f"| {label} | {chosen.method} | " + " | ".join(f"{chosen.log_losses[name]:.4f}" for name in methods) + " |"
+        (label, chosen.method, *(f"{chosen.log_losses[name]:.4f}" for name in methods))
         for label, chosen in zip(labels, measured.calibrations, strict=True)
     ]
-    return [*head, *rows, "", "Mean log loss in nats on held-out patients that the method was not fitted on."]
+    return Table(("head", "chosen", *methods), rows)
 
 
-def _float_against_int8(measured: Measured) -> list[str]:
-    rows = ["| | AUC, float | AUC, int8 | same outcome |", "|---|---|---|---|"]
-    for entry in measured.points:
-        rows.append(f"| {entry.name} | {entry.float_auc:.4f} | {entry.int8_auc:.4f} | {entry.float_int8_agreement:.2%} |")
-    return rows
+def _float_against_int8(measured: Measured) -> Table:
+    rows = [(one.name, f"{one.float_auc:.4f}", f"{one.int8_auc:.4f}", f"{one.float_int8_agreement:.2%}") for one in measured.points]
+    return Table(("", "AUC, float", "AUC, int8", "same outcome"), rows)
+
+
+def _size_and_speed(report: Report, config: BuildConfig) -> str:
+    latencies = ", ".join(f"{value:.2f} ms ({name})" for name, value in report.latency_ms.items())
+    return (
+        f"`model.tflite`: {report.model_size_bytes:,} bytes, {report.multiply_adds / 1e6:.1f} million multiply-adds, embedding of"
+        f" {report.embedding_size} values, input {config.input.rows} x {config.input.columns}.\n"
+        f"Median of one invocation on the building machine: {latencies}.\n"
+        f"The build took {report.build_seconds / 60.0:.1f} minutes on {report.environment['cores']} cores ({report.environment['cpu']})."
+    )
 
 
 def render_report(report: Report, config: BuildConfig) -> str:
     """The report as Markdown."""
-    measured, heads = report.measured, [entry.name for entry in report.measured.points]
-    if config.task == "multiclass":
-        heads = config.source.labels
+    measured = report.measured
+    heads = config.source.labels if config.task == "multiclass" else [entry.name for entry in measured.points]
     shortcut = shortcut_sentence(report)
-    lines = [
+    blocks: list[Block] = [
         f"# {report.name} {report.version} (serial {report.serial})",
-        "",
         f"{NOTICE} Made for: {config.card.population}.",
-        "",
         "## Data",
-        "",
-        f"{config.source.title}; {config.source.licence}; {config.source.attribution}.",
+        f"{config.source.title}; {config.source.licence}; {config.source.attribution}.\n"
         f"Fingerprint `{report.fingerprint}`; {sum(report.left_out.values())} files left out.",
-        "",
         report.leakage,
-        *(["", shortcut] if shortcut else []),
-        "",
-        *_counts_table(report, "trained on", "shipped model trained on"),
-        "",
+        *([shortcut] if shortcut else []),
+        _counts_table(report, "trained on", "shipped model trained on"),
         who_was_trained_on(report),
-        "",
         "## Held-out patients, int8 model",
-        "",
-        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
-        "At the operating point, calibration and threshold are chosen on the same patients that are reported; cross-fitted, they are",
+        f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.\n"
+        "At the operating point, calibration and threshold are chosen on the same patients that are reported; cross-fitted, they are\n"
         "chosen on four fifths of the held-out patients and the rest is reported.",
-        "",
         *_results(measured, config),
-        "",
-        *(_confusion(measured.points[0], config) if config.task == "binary" else []),
+        *([_confusion(measured.points[0], config)] if config.task == "binary" else []),
         "## Operating point",
-        "",
         *_operating_points(measured),
-        "",
         "## Calibration",
-        "",
-        *_calibrations(measured, heads),
-        "",
+        _calibrations(measured, heads),
+        "Mean log loss in nats on held-out patients that the method was not fitted on.",
         "## Float against int8",
-        "",
-        *_float_against_int8(measured),
-        "",
+        _float_against_int8(measured),
         "## Size and speed",
-        "",
-        f"`model.tflite`: {report.model_size_bytes:,} bytes, {report.multiply_adds / 1e6:.1f} million multiply-adds, embedding of"
-        f" {report.embedding_size} values, input {config.input.rows} x {config.input.columns}.",
-        "Median of one invocation on the building machine: "
-        + ", ".join(f"{value:.2f} ms ({name})" for name, value in report.latency_ms.items())
-        + ".",
-        f"The build took {report.build_seconds / 60.0:.1f} minutes on {report.environment['cores']} cores ({report.environment['cpu']}).",
-        "",
+        _size_and_speed(report, config),
         "## Limits",
-        "",
-        *[f"* {limitation}" for limitation in config.card.limitations],
-        "",
+        _bullets(config.card.limitations),
     ]
     if report.left_out:
-        lines += ["## Files left out", "", *[f"* {count}: {reason}" for reason, count in report.left_out.items()], ""]
-        lines += ["File names can hold patients, so none stands here: `model-build audit DATA --config CONFIG --names` tells them.", ""]
-    return "\n".join(lines)
+        blocks += [
+            "## Files left out",
+            _bullets(f"{count}: {reason}" for reason, count in report.left_out.items()),
+            "File names can identify patients, so none stands here: `model-build audit DATA --config CONFIG --names` lists them.",
+        ]
+    return render_markdown(blocks) + "\n"
 
 
-def _confusion(entry: PointMeasured, config: BuildConfig) -> list[str]:
+def _confusion(entry: PointMeasured, config: BuildConfig) -> Table:
     positive, matrix = config.source.positive[0], entry.confusion
     negative = next(label for label in config.source.labels if label != positive)
-    return [
-        f"| | predicted {positive} | predicted {negative} |",
-        "|---|---|---|",
-        f"| {positive} | {matrix.true_positive} | {matrix.false_negative} |",
-        f"| {negative} | {matrix.false_positive} | {matrix.true_negative} |",
-        "",
-    ]
+    return Table(
+        ("", f"predicted {positive}", f"predicted {negative}"),
+        [(positive, matrix.true_positive, matrix.false_negative), (negative, matrix.false_positive, matrix.true_negative)],
+    )
 
 
 def render_model_card(report: Report, config: BuildConfig) -> str:
     """The model card that travels inside the bundle, as Markdown."""
     measured, shortcut = report.measured, shortcut_sentence(report)
-    lines = [
+    use = (
+        f"Intended use: {config.card.intended_use}.",
+        f"Population: {config.card.population}.",
+        f"Task: {config.task}. Labels: {', '.join(config.source.labels)}; positive: {', '.join(config.source.positive)}.",
+        f"Training data: {config.source.title}. Licence: {config.source.licence}. Attribution: {config.source.attribution}.",
+    )
+    blocks: list[Block] = [
         f"# Model card: {report.name} {report.version} (serial {report.serial})",
-        "",
         f"**{NOTICE}**",
-        "",
-        f"* Intended use: {config.card.intended_use}.",
-        f"* Population: {config.card.population}.",
-        f"* Task: {config.task}. Labels: {', '.join(config.source.labels)}; positive: {', '.join(config.source.positive)}.",
-        f"* Training data: {config.source.title}. Licence: {config.source.licence}. Attribution: {config.source.attribution}.",
-        "",
+        _bullets(use),
         "## Not tested on, not made for",
-        "",
-        *[f"* {limitation}" for limitation in config.card.limitations],
-        *([f"* {shortcut}"] if shortcut else []),
-        "",
-        "An image unlike the training images is sent to a person (decision `review`, reason `novel`), whatever its score. This net is not",
+        _bullets([*config.card.limitations, *([shortcut] if shortcut else [])]),
+        "An image unlike the training images is sent to a person (decision `review`, reason `novel`), whatever its score. This net is not\n"
         "without holes: it knows only what the training images look like.",
-        "",
         "## Trained on whom, measured on whom",
-        "",
-        *_counts_table(report, "trained on (measured model)", "trained on (shipped model)"),
-        "",
+        _counts_table(report, "trained on (measured model)", "trained on (shipped model)"),
         who_was_trained_on(report),
-        "",
         f"Split: {split_name(measured)}. Intervals: 95 %, bootstrap over patients.",
-        "",
         *_results(measured, config),
-        "",
         "## Operating point, on the calibrated probability",
-        "",
         *_operating_points(measured),
-        "",
         "These figures are from the training hospital. On films of another hospital expect worse, above all more false alarms.",
-        "",
     ]
-    return "\n".join(lines)
+    return render_markdown(blocks) + "\n"

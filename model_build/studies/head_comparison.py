@@ -23,6 +23,7 @@ from model_build.data.split import patient_folds
 from model_build.heads.fit import fit_head
 from model_build.metrics.bootstrap import Estimate, estimate_of, patient_draws
 from model_build.metrics.classification import roc_auc
+from model_build.tables import Table, render_markdown, signed
 
 FOLD_COUNT = 5
 _TIMED_SCORES = 200
@@ -157,17 +158,13 @@ def _score_us(head: Head, embeddings: Float32Array) -> float:
 
 def render_comparison(results: Sequence[HeadResult], images: int, patients: int) -> str:
     """The comparison as a Markdown table with its caption."""
-    lines = [
-        f"{FOLD_COUNT}-fold cross-validation over {patients} patients ({images} images), int8 embeddings; 95 % intervals, bootstrap over"
-        " patients, the differences paired.",
-        "",
-        f"| head | AUC, mean of folds | difference from {results[0].kind} | fit, s | one score, µs | head.json, bytes |",
-        "|---|---|---|---|---|---|",
+    columns = ("head", "AUC, mean of folds", f"difference from {results[0].kind}", "fit, s", "one score, µs", "head.json, bytes")
+    rows = [
+        (r.kind, r.auc, signed(r.difference) if index else "", f"{r.fit_s:.2f}", f"{r.score_us:.0f}", f"{r.size_bytes:,}")
+        for index, r in enumerate(results)
     ]
-    for index, result in enumerate(results):
-        gap = result.difference
-        difference = f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})" if index else ""
-        lines.append(
-            f"| {result.kind} | {result.auc} | {difference} | {result.fit_s:.2f} | {result.score_us:.0f} | {result.size_bytes:,} |"
-        )
-    return "\n".join(lines)
+    caption = (
+        f"{FOLD_COUNT}-fold cross-validation over {patients} patients ({images} images), int8 embeddings; 95 % intervals, bootstrap over"
+        " patients, the differences paired."
+    )
+    return render_markdown([caption, Table(columns, rows)])
