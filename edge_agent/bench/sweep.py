@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,13 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.bench.child import LONGEST_FACTOR, Answer, BenchmarkJob
-from edge_agent.bench.result import MIN_ITERATIONS, BenchmarkRow, ModelFile, Stage, latency_of
+from edge_agent.bench.child import Answer, BenchmarkJob, repeat
+from edge_agent.bench.result import BenchmarkRow, ModelFile, Stage, latency_of
 from edge_agent.child_process import PythonChild
 from edge_agent.errors import ModelError
 from edge_agent.inference.bundle import load_bundle
 
 _TFLITE_IDENTIFIER = b"TFL3"
-_START_STAGES: tuple[Stage, ...] = ("import", "load", "first_invoke")
 _CHILD_GRACE_S = 300
 """How long a child may take beyond its measurement, for imports on a slow board."""
 _MANY_CORES = 8
@@ -121,16 +120,16 @@ def measure_model(
 
 def _start_rows(job: BenchmarkJob, report: Callable[[str], None]) -> list[BenchmarkRow]:
     report(f"{job.runtime}, threads: {job.threads}, start")
-    samples_ms: dict[Stage, list[float]] = {stage: [] for stage in _START_STAGES}
-    started_s = time.monotonic()
-    elapsed_s, count = 0.0, 0
-    while (elapsed_s < job.seconds or count < MIN_ITERATIONS) and elapsed_s < job.seconds * LONGEST_FACTOR:
-        answer = _run_child(job)
-        if answer.error is not None:
-            return [BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=None, error=answer.error)]
-        for stage in _START_STAGES:
-            samples_ms[stage].append(answer.start_ms[stage])
-        elapsed_s, count = time.monotonic() - started_s, count + 1
+    samples_ms: dict[Stage, list[float]] = defaultdict(list)
+
+    def step() -> None:
+        for stage, start_ms in _run_child(job).start_ms.items():
+            samples_ms[stage].append(start_ms)
+
+    try:
+        elapsed_s = repeat(step, job.seconds)
+    except ModelError as fault:
+        return [BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=None, error=str(fault))]
     return [
         BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=stage, latency_ms=latency_of(samples, elapsed_s))
         for stage, samples in samples_ms.items()
@@ -139,10 +138,11 @@ def _start_rows(job: BenchmarkJob, report: Callable[[str], None]) -> list[Benchm
 
 def _steady_rows(job: BenchmarkJob, report: Callable[[str], None]) -> list[BenchmarkRow]:
     report(f"{job.runtime}, threads: {job.threads}, {'the model alone' if job.task == 'warm' else 'images'}")
-    answer = _run_child(job)
-    if answer.error is not None:
+    try:
+        answer = _run_child(job)
+    except ModelError as fault:
         stage: Stage = "warm_invoke" if job.task == "warm" else "image"
-        return [BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=stage, error=answer.error)]
+        return [BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=stage, error=str(fault))]
     return [
         BenchmarkRow(runtime=job.runtime, threads=job.threads, stage=stage, latency_ms=latency)
         for stage, latency in answer.latency_ms.items()
@@ -150,9 +150,12 @@ def _steady_rows(job: BenchmarkJob, report: Callable[[str], None]) -> list[Bench
 
 
 def _run_child(job: BenchmarkJob) -> Answer:
-    """Run one job in a new process. A crash, a hang and a traceback are answers with an error."""
+    """Run one job in a new process. Raises ModelError for a model that cannot be measured, a crash, a hang and a traceback."""
     with PythonChild("edge_agent.bench.child", given=msgspec.json.encode(job), answers=True) as child:
         ended = child.wait(job.seconds * 10 + _CHILD_GRACE_S)
         if ended.exit_code == 0 and child.answer:
-            return msgspec.json.decode(child.answer, type=Answer)
-    return Answer(error=f"the process {ended}")
+            answer = msgspec.json.decode(child.answer, type=Answer)
+            if answer.error is None:
+                return answer
+            raise ModelError(answer.error)
+    raise ModelError(f"the process {ended}")

@@ -132,13 +132,10 @@ class Reader:
 
     def last_at(self, path: str) -> Record | None:
         """Find the newest record of a path (as an arrival has it); None where there is none."""
-        return next(iter(self._records_at(path, limit=1)), None)
+        return next(iter(self.records_at(path, limit=1)), None)
 
-    def records_at(self, path: str) -> list[Record]:
-        """List the records of a path (as an arrival has it), the newest first."""
-        return self._records_at(path, limit=-1)
-
-    def _records_at(self, path: str, limit: int) -> list[Record]:
+    def records_at(self, path: str, limit: int = -1) -> list[Record]:
+        """List the records of a path (as an arrival has it), the newest first; at most ``limit``, where that is not negative."""
         rows = self._rows(_SELECT + "WHERE path = ? ORDER BY id DESC LIMIT ?", (printable_path(path), limit))
         return [record_from_row(row) for row in rows]
 

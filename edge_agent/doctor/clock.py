@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from edge_agent.bench.board import read_integer, read_text
@@ -19,23 +19,20 @@ _CHIP_SLACK_S = 300
 _SET_CLOCK = "set the clock:  sudo date --utc --set 'YYYY-MM-DD HH:MM'"
 
 
-def clock_findings(
-    witnesses: Mapping[str, datetime], now: datetime | None = None, *, synchronised: bool | None = None, root: Path = Path("/")
-) -> Iterator[Finding]:
+def clock_findings(witnesses: Mapping[str, datetime], now: datetime, *, synchronised: bool, root: Path = Path("/")) -> Iterator[Finding]:
     """Look at the clock.
 
     Parameters
     ----------
     witnesses : mapping of str to datetime
         What must lie in the past, in UTC, by what it is: "the newest record".
-    now : datetime, optional
-        The time in UTC; the system's where not given.
-    synchronised : bool, optional
-        Whether a time server keeps the clock; the kernel is asked where not given.
+    now : datetime
+        The time in UTC that it shows.
+    synchronised : bool
+        Whether a time server keeps it: see :func:`kernel_synchronised`.
     root : Path
         Where ``sys`` stands.
     """
-    now = now or datetime.now(UTC)
     saw = f"{now:%Y-%m-%d %H:%M:%S} UTC"
     late = {name: when for name, when in witnesses.items() if when > now + _SLACK}
     if late:
@@ -44,7 +41,7 @@ def clock_findings(
         yield problem("date and time", saw, f"{_SET_CLOCK}. New results would be dated before the old ones")
     else:
         yield ok("date and time", saw)
-    yield _keeper(now, kernel_synchronised() if synchronised is None else synchronised, root)
+    yield _keeper(now, synchronised, root)
 
 
 def kernel_synchronised() -> bool:

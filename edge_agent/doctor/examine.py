@@ -16,7 +16,7 @@ from edge_agent.config import WRITTEN_FOLDERS, Config
 from edge_agent.database.database import DATABASE_NAME
 from edge_agent.doctor.access import User, home_findings, inbox_findings, user_finding
 from edge_agent.doctor.board import board_findings
-from edge_agent.doctor.clock import clock_findings
+from edge_agent.doctor.clock import clock_findings, kernel_synchronised
 from edge_agent.doctor.disk import file_system_findings, space_finding, wear_findings
 from edge_agent.doctor.finding import AREAS, Area, Finding, ok, problem
 from edge_agent.doctor.probe import Probe
@@ -93,7 +93,8 @@ def examine(agent: ExaminedAgent, areas: Collection[Area] = AREAS) -> list[Findi
         if "folders" in areas:
             found["folders"] = list(_folder_findings(agent, holder))
         if "clock" in areas:
-            found["clock"] = list(clock_findings(_witnesses(config.home, newest)))
+            witnesses = _witnesses(config.home, newest)
+            found["clock"] = list(clock_findings(witnesses, datetime.now(UTC), synchronised=kernel_synchronised()))
         if "service" in areas:
             crash = crash_finding(state)
             found["service"] = [unit_finding(), agent_finding(state), *database, *([crash] if crash else [])]

@@ -60,8 +60,6 @@ class CameraSource:
         The folder that the agent watches. A frame is written as ``.NAME.part``, synced, and renamed.
     opening : callable, optional
         ``opening(source, timeout_s)`` opens the capture; OpenCV's by default.
-    frozen_s : float, optional
-        How long the picture may stay exactly the same.
 
     Attributes
     ----------
@@ -72,10 +70,7 @@ class CameraSource:
         Files stored since :meth:`start`.
     """
 
-    def __init__(
-        self, config: CameraConfig, inbox: Path, *, opening: Callable[[str, float], Capture] = open_capture, frozen_s: float = FROZEN_S
-    ) -> None:
-        self._frozen_s = frozen_s
+    def __init__(self, config: CameraConfig, inbox: Path, *, opening: Callable[[str, float], Capture] = open_capture) -> None:
         self._config = config
         self._inbox = inbox
         self._opening = opening
@@ -179,7 +174,7 @@ class CameraSource:
                 _log.info("camera_opened source=%s rows=%d columns=%d", self._label, *item.pixels.shape[:2])
             if last_pixels is None or not np.array_equal(item.pixels, last_pixels):
                 last_pixels, last_news_s = item.pixels, item.at_s
-            elif item.at_s - last_news_s > self._frozen_s:
+            elif item.at_s - last_news_s > FROZEN_S:
                 return "the picture is frozen"
             self._consider(item)
         return f"no frame came for {self._config.stall_timeout_s:g} s"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.doctor.clock import clock_findings
+from edge_agent.doctor.clock import clock_findings, kernel_synchronised
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 
@@ -42,4 +42,7 @@ def test_a_clock_chip(tmp_path: Path, chip_s: int, verdict: str) -> None:
 
 
 def test_the_kernel_of_this_machine_can_be_asked() -> None:
-    assert {finding.check for finding in clock_findings({})} == {"date and time", "kept right by"}
+    assert {finding.check for finding in clock_findings({}, datetime.now(UTC), synchronised=kernel_synchronised())} == {
+        "date and time",
+        "kept right by",
+    }

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edge_agent.config import CameraConfig
 from edge_agent.errors import CameraGoneError, ConfigError, DiskFullError, SourceGoneError, StorageError
-from edge_agent.intake.camera import FROZEN_S, CameraSource, is_camera_file, store_frame
+from edge_agent.intake.camera import CameraSource, is_camera_file, store_frame
 from edge_agent.intake.capture import source_kind, without_password
 from edge_agent.intake.stillness import StillScene
 
@@ -141,10 +141,10 @@ def watch(inbox: Path) -> Iterator[Callable[..., CameraSource]]:
     """Start a camera on the given captures, one after the other; the last is opened again for ever. Stopped after the test."""
     started: list[CameraSource] = []
 
-    def start(*captures: Callable[[], FakeCapture], frozen_s: float = FROZEN_S, **settings: Any) -> CameraSource:
+    def start(*captures: Callable[[], FakeCapture], **settings: Any) -> CameraSource:
         makers = itertools.chain(captures, itertools.repeat(captures[-1]))
         values = {"source": "0", "still_s": 0.25, "stall_timeout_s": 0.5, "reopen_after_s": 0.02, "reopen_max_s": 0.05} | settings
-        source = CameraSource(CameraConfig(**values), inbox, opening=lambda _source, _timeout_s: next(makers)(), frozen_s=frozen_s)
+        source = CameraSource(CameraConfig(**values), inbox, opening=lambda _source, _timeout_s: next(makers)())
         started.append(source)
         source.start()
         return source
@@ -290,21 +290,23 @@ def test_a_new_size_after_reconnecting_is_a_new_scene(inbox: Path, watch: Callab
     assert shapes == [(120, 160, 3), (240, 320, 3)]
 
 
-def test_a_frozen_picture_makes_the_camera_be_opened_again(watch: Callable[..., CameraSource]) -> None:
+def test_a_frozen_picture_makes_the_camera_be_opened_again(watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.intake.camera.FROZEN_S", 0.5)
     frozen = FakeCapture(itertools.repeat(draw_scene(1)))
-    source = watch(lambda: frozen, lambda: FakeCapture(live(draw_scene(4))), frozen_s=0.5)
+    source = watch(lambda: frozen, lambda: FakeCapture(live(draw_scene(4))))
     eventually(lambda: source.frames_taken == 2)
     assert frozen.released.is_set()
 
 
-def test_a_picture_that_never_changes_is_taken_once(watch: Callable[..., CameraSource]) -> None:
+def test_a_picture_that_never_changes_is_taken_once(watch: Callable[..., CameraSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_agent.intake.camera.FROZEN_S", 0.3)
     opened: list[FakeCapture] = []
 
     def opening() -> FakeCapture:
         opened.append(FakeCapture(itertools.repeat(draw_scene(1))))
         return opened[-1]
 
-    source = watch(opening, frozen_s=0.3)
+    source = watch(opening)
     eventually(lambda: len(opened) == 3)
     assert source.frames_taken == 1
 
