@@ -10,7 +10,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands stand in modules of their own, each imported at its first use.
+    """A click group whose commands are in modules of their own, each imported at its first use.
 
     The import of pixels, models and databases is what costs time; a small board should not pay for ``bench`` to show ``status``.
     """

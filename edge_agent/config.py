@@ -1,6 +1,6 @@
 """The agent's configuration: one TOML file into frozen values, every error at once.
 
-``docs/edge-agent.toml`` is the documented default file; a test holds it against the classes below.
+``docs/edge-agent.toml`` is the documented default file; a test compares it with the classes below.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The frozen values that cross rooms. The same field names stand in the database, in JSON lines, in CSV and in sidecars."""
+"""The frozen values that rooms exchange. Database, JSON lines, CSV and sidecars use the same field names."""
 
 from __future__ import annotations
 

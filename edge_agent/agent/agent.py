@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 STEADY_S = 60.0
 """A session that lasted longer, or recorded an image, was not part of the trouble: after it, the next wait is the first again."""
 INTERPRETER = "inference/interpreter.py"
-"""The module that a process stands in when a model crashes it."""
+"""The module in the stack of a process that a model has crashed."""
 
 
 def load_classifiers(config: Config, count: int) -> Sequence[SupportsClassify]:

@@ -32,7 +32,7 @@ def make_folders(config: Config, *, is_new: bool) -> None:
 
 
 def check_inbox(inbox: Path, expected: Mount | None, *, leaves: bool) -> Mount:
-    """See that the inbox is there and can be used.
+    """Check that the inbox is there and can be used.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@
 3. ``results/`` is written.
 4. The database learns of 2 with the next commit, and of 3 when the disk has it.
 
-A crash after 1 is made up for at the next start, from what the database still holds as not done.
+After a crash behind 1, the next start finishes what the database still holds as not done.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class Ledger:
         Raises
         ------
         StorageError
-            If something cannot be written; the next start makes up for it.
+            If something cannot be written; the next start writes it.
         """
         try:
             # The result of a sync under way would reach nobody any more, so another one is started.

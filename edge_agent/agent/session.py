@@ -1,6 +1,6 @@
 """A session: one stretch of work with one configuration and one model, from opening the database to the last image in hand.
 
-A fault ends a session; whether it ends the agent too is decided in ``agent.py``. The start of the next session makes up for whatever the
+A fault ends a session; whether it ends the agent too is decided in ``agent.py``. The start of the next session finishes whatever the
 last one left half done.
 """
 

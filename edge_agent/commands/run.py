@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Watch the inbox and classify what arrives, until stopped.
 
-    Every image gets one durable record. Records stand in HOME/state, and as JSON lines, CSV and one file each in HOME/results.
+    Every image gets one durable record. Records are kept in HOME/state, and written as JSON lines, CSV and one file each to HOME/results.
     """
     import msgspec
 

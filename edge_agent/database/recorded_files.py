@@ -46,6 +46,6 @@ def files_with_digest(reader: Reader, sha256: str) -> list[RecordedFile]:
 
 
 def skip_ids(database: Database, count: int) -> None:
-    """Leave out as many ids before the next record gets one."""
+    """Leave out ``count`` ids before the next record gets one."""
     with database._transaction() as cursor:
         cursor.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'record'", (count,))

@@ -45,7 +45,7 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True):
     name, version, serial
         As its manifest says.
     digest : str
-        SHA-256 of its manifest, which holds the SHA-256 of all else; the same that stands in every record.
+        SHA-256 of its manifest, which holds the SHA-256 of all else; the same as in every record.
     directory : Path
         Where its files are; the pointer file holds the folder's name only, so that a home can be moved.
     installed_at : datetime
@@ -218,7 +218,7 @@ class ModelStore:
                 self.write(pointer.with_model(msgspec.structs.replace(model, proven=True)))
 
     def rollback(self, why: str) -> InstalledModel | None:
-        """Activate the model that ran before; the one that is left is marked, so that it is not gone back to.
+        """Activate the model that ran before; the one that is left is marked, so that no rollback returns to it.
 
         A model whose files are damaged, and one that was itself left in this way, is passed over. The model that ships is the last resort.
 

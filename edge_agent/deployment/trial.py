@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def _spare_the_others() -> None:
-    """See that a model which takes all memory is itself killed first, and that a crash leaves no core file on a small disk."""
+    """Let a model which takes all memory be killed before other programs, and let a crash leave no core file on a small disk."""
     import resource
     from contextlib import suppress
 

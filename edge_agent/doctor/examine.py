@@ -43,7 +43,7 @@ _CAMERA_MARGIN_S = 5.0
 
 
 class ExaminedAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at.
+    """The agent to examine.
 
     Attributes
     ----------

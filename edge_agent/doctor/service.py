@@ -66,7 +66,7 @@ def crash_finding(state: Path) -> Finding | None:
 
 
 def database_findings(home: Path) -> tuple[list[Finding], datetime | None]:
-    """Open the database read-only and look through its structure.
+    """Open the database read-only and check its structure.
 
     Returns
     -------

@@ -52,7 +52,7 @@ def read_format(content: bytes) -> str:
     Parameters
     ----------
     content : bytes
-        The whole file; only its beginning is looked at.
+        The whole file; only its beginning counts.
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 pydicom has functions for each step. They are not used, because they work on the image and in float64 (eight bytes a pixel), refuse
 modality LUTs of 9 to 15 bits, wrap 8-bit VOI LUTs with over 256 entries, and turn a window around where the rescale slope is negative.
-A test holds this module against them where they are right.
+A test compares this module with them where they are right.
 """
 
 from __future__ import annotations

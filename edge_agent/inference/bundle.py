@@ -27,7 +27,7 @@ REQUIRED_FILES: tuple[str, ...] = ("model.tflite", "head.json", "reference.npz",
 BUNDLE_FILES: tuple[str, ...] = (MANIFEST_NAME, SIGNATURE_NAME, *REQUIRED_FILES)
 """All that a bundle may hold; the signature may be absent."""
 MAX_FILE_BYTES = 32 * 1024**2
-"""A bundle is about 1.2 MB; a file beyond this is not one of ours, and is not read into memory to find out."""
+"""A bundle is about 1.2 MB; a larger file does not belong to one, and is not read into memory."""
 GOLDEN_TOLERANCE_STEPS = 8.0
 GOLDEN_MEAN_TOLERANCE_STEPS = 2.0
 """Kernels round differently in every layer: XNNPACK, plain and reference kernels differed by at most 4 steps, 1.05 on average, on the same
@@ -66,7 +66,7 @@ class Bundle:
 
     @property
     def identity(self) -> ModelIdentity:
-        """Name, version and digest, as they stand in every record."""
+        """Name, version and digest, as in every record."""
         return ModelIdentity(self.manifest.name, self.manifest.version, self.digest)
 
     @property

@@ -237,7 +237,7 @@ class FolderIntake:
         return arrivals
 
     def release(self, path: str, *, look_again: bool = False) -> None:
-        """Give back a path after its disposal; ``look_again`` where something is known to be there that wants to be taken."""
+        """Give back a path after its disposal; ``look_again`` where another file is known to be there."""
         touched = self._in_flight.pop(path, False)
         if touched or look_again:
             self.touch(path)

@@ -31,7 +31,7 @@ ANSWER_S = 10.0
 
 
 def check_present(inbox: Path, expected: Mount | None, *, answer_s: float | None = None) -> Mount:
-    """See that the inbox is there, can be listed, and stands on what it stood on before.
+    """Check that the inbox is there, can be listed, and is on the same file system as before.
 
     A server that died may never answer, so the inbox is asked with a deadline: see :func:`edge_agent.files.deadline.ask_within`.
 

@@ -74,7 +74,7 @@ def read_arrival(inbox: Path, arrival: Arrival, max_file_bytes: int) -> bytes:
 
 
 def _check_source(inbox: Path, arrival: Arrival) -> None:
-    """See that a fault is one of the file, and not of all that stands where it stands."""
+    """Check that a fault is one of the file alone, and not of its disk or share."""
     check_present(inbox, None)
     folder = (inbox / arrival.path).parent
     if folder != inbox:

@@ -265,7 +265,7 @@ def _day(record: Record) -> date:
 
 
 def sidecar_id(path: Path) -> int | None:
-    """Tell whose sidecar this is: its record's id; None where it is none of ours."""
+    """Give the id of a sidecar's record; None where the file is no sidecar."""
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=_Owner).id
     return None

@@ -49,7 +49,7 @@ class CrashLog:
         return self
 
     def begin(self) -> None:
-        """Open the file, unless it is open; where the disk is read-only now, this wants to be tried again."""
+        """Open the file, unless it is open; where the disk is read-only now, call this again later."""
         if self._file is None:
             with suppress(OSError):  # the agent has more to say about that than this file
                 self._file = self._path.open("wb", buffering=0)

@@ -39,7 +39,7 @@ def configure_logging(level: str) -> None:
     Parameters
     ----------
     level : {"debug", "info", "warning", "error"}
-        The least important event of ours that is written.
+        The least important event of this package that is written.
     """
     stream = logging.StreamHandler()
     stream.setFormatter(_EventFormatter(for_journal=_stderr_is_journal()))

@@ -23,7 +23,7 @@ from edge_agent.upkeep.delete_files import folder_of, places_of
 _LINE_MAX_BYTES = 1024 * 1024
 _ID_MAX = 2**53
 _IDS_LEFT_OUT = 100
-"""The newest records may be lost without a trace. Somebody may have seen their ids, so as many are not used again."""
+"""The newest records may be lost without a trace. Somebody may have seen their ids, so this many ids are left out."""
 _NO_OFFSET = timedelta(0)
 
 _decode = msgspec.json.Decoder(Record).decode

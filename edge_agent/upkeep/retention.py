@@ -41,7 +41,7 @@ REST_S = 3600.0
 BUSY_LIMIT_S = 3600.0
 """A pass that is due waits this long for a quiet moment, then it begins without one."""
 _ROOM = 0.05
-"""A folder over its limit is brought below it by this share, so that it is not looked through again for every image."""
+"""A folder over its limit is brought below it by this share, so that it is not measured again for every image."""
 
 Left = Literal["done", "rejected", "results"]
 """The folders in which a record leaves something besides its row."""
