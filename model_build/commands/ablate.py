@@ -36,7 +36,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
     from model_build.data.cohort import read_cohort
     from model_build.progress import BarProgress, files_read
     from model_build.studies.precision.ablation import default_epochs, measure_precision, trunk_path
-    from model_build.studies.precision.result import write_precision
+    from model_build.studies.precision.result import PRECISION
 
     config = load_build_config(run_folder / "config.toml")
     trunk_path(run_folder, config)  # before the images are read, which takes a while
@@ -55,7 +55,7 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
                 step.epoch * step.batches_per_epoch + step.batch, f"epoch {step.epoch + 1}, loss {step.loss:.3f}"
             ),
         )
-    click.echo(write_precision(found, folder))
+    click.echo(PRECISION.write(found, folder))
     click.echo(f"table, numbers, figure and models: {folder}")
 
 
@@ -74,7 +74,7 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
     from model_build.data.split import refuse_leakage
     from model_build.progress import BarProgress, files_read
     from model_build.studies.augmentation.ablation import measure_augmentation, refuse_frozen
-    from model_build.studies.augmentation.result import write_augmentation
+    from model_build.studies.augmentation.result import AUGMENTATION
 
     build = load_build_config(config)
     refuse_frozen(config, build.train)
@@ -86,5 +86,5 @@ def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None)
         found = measure_augmentation(
             images, cohort, folder, epochs=epochs or build.train.epochs, on_stage=progress.stage, on_advance=progress.advance
         )
-    click.echo(write_augmentation(found, folder))
+    click.echo(AUGMENTATION.write(found, folder))
     click.echo(f"table, numbers, figure and models: {folder}")

@@ -23,10 +23,10 @@ def command(config: Path, data: Path, out: Path) -> None:
     from model_build.data.cohort import read_cohort_images
     from model_build.progress import BarProgress, files_read
     from model_build.studies.label_efficiency.curve import measure_label_efficiency
-    from model_build.studies.label_efficiency.result import write_label_efficiency
+    from model_build.studies.label_efficiency.result import LABEL_EFFICIENCY
 
     with BarProgress() as progress:
         images = read_cohort_images(data, build_config, files_read(progress), out / "pixels")
         progress.stage("embedding and fitting", 1)
         measured = measure_label_efficiency(build_config, images)
-    click.echo(write_label_efficiency(measured, out))
+    click.echo(LABEL_EFFICIENCY.write(measured, out))

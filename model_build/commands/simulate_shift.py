@@ -20,7 +20,7 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
     from model_build.data.images import read_images
     from model_build.evaluation.measured_run import read_measured_run
     from model_build.progress import BarProgress, files_read
-    from model_build.studies.shift.result import ShiftResult, compare_runs, write_shift
+    from model_build.studies.shift.result import SHIFT, ShiftResult, compare_runs
     from model_build.studies.shift.rule_choice import CHOSEN_ON, compare_choices
     from model_build.studies.shift.simulation import embed_under_shift, measure_shifts
     from model_build.studies.shift.transforms import SHIFTS
@@ -44,7 +44,7 @@ def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None
             simulation = measure_shifts(run, outputs)
             progress.stage("comparing choices", len(CHOSEN_ON))
             results[name] = ShiftResult(simulation=simulation, choices=compare_choices(run, outputs, progress.advance))
-        text = write_shift(results[name], out if out is not None else Path(name))
+        text = SHIFT.write(results[name], out if out is not None else Path(name))
         click.echo(f"{name}\n\n{text}" if len(runs) > 1 else text)
     if len(results) > 1:
         click.echo("\n" + render_markdown([compare_runs(results)]))

@@ -1,4 +1,4 @@
-"""Put one question to several variants of a model: the same patients, heads fitted anew on each, figures that can be held side by side."""
+"""Put one question to several variants of a model: the same patients, heads fitted anew on each, figures that can be compared."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What one variant says of the held-out images, calibrated and with operating points chosen in the way of the build.
+    """The output of one variant on the held-out images, calibrated and with operating points chosen as a build does.
 
     ``seen`` looks at them through each operating point, chosen on other patients than those that it is held against.
     """
@@ -48,30 +48,17 @@ class VariantResult:
         columns = judged_columns(self.targets.sum(axis=0))
         return _mean(label_aucs(self.decided.probabilities[chosen][:, columns], self.targets[chosen][:, columns]))
 
-    def sensitivity(self, chosen: Int64Array) -> float:
-        """Mean over the operating points."""
-        return mean_over_points(self.seen, "sensitivity")(chosen)
+    def figure(self, name: str) -> Figure:
+        """``"auc"``, or one of :data:`~model_build.metrics.classification.METRICS` as the mean over the operating points."""
+        return self.auc if name == "auc" else mean_over_points(self.seen, name)
 
-    def specificity(self, chosen: Int64Array) -> float:
-        """Mean over the operating points."""
-        return mean_over_points(self.seen, "specificity")(chosen)
-
-    def balanced_accuracy(self, chosen: Int64Array) -> float:
-        """Mean over the operating points."""
-        return mean_over_points(self.seen, "balanced_accuracy")(chosen)
-
-    def labels_said(self) -> Int64Array:
-        """What a user reads, int64, shape (images, points): the class said, or for findings whether each is said to be there."""
+    def output_labels(self) -> Int64Array:
+        """What a user reads, int64, shape (images, points): the predicted class, or for findings whether each is predicted."""
         source = self.cohort.config.source
         if self.cohort.config.task == "multilabel":
             return self.decided.cross_predicted.astype(np.int64)
-        said = predicted_labels(
-            self.decided.rule.points,
-            source.labels,
-            self.decided.cross_fitted,
-            self.decided.cross_predicted,
-        )
-        return said[:, np.newaxis]
+        decided = self.decided
+        return predicted_labels(decided.rule.points, source.labels, decided.cross_fitted, decided.cross_predicted)[:, np.newaxis]
 
 
 def mean_over_points(seen: Sequence[Scored], metric: str) -> Figure:
@@ -86,7 +73,7 @@ def _mean(values: Float64Array) -> float:
 
 
 def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Cohort) -> tuple[VariantResult, Float32Array]:
-    """Fit the heads of the config, and judge the held-out images with them.
+    """Fit the heads of the config, and choose calibration and operating points on the held-out images.
 
     Parameters
     ----------
@@ -108,10 +95,10 @@ def fit_and_choose(fitted_on: Float32Array, held_out: Float32Array, cohort: Coho
     source, config = cohort.config.source, cohort.config
     heads = fit_heads(fitted_on, cohort.targets[cohort.training], source.labels, config.task, source.positive, config.head)
     logits = head_logits(heads, held_out)
-    return judge_logits(logits, cohort), logits
+    return choose_on_logits(logits, cohort), logits
 
 
-def judge_logits(logits: Float32Array, cohort: Cohort) -> VariantResult:
+def choose_on_logits(logits: Float32Array, cohort: Cohort) -> VariantResult:
     """Calibrate, and choose the operating points, as the build does; logits of the held-out images, float32, shape (images, heads)."""
     chosen = cohort.held_out
     outputs = HeldOutOutputs(
@@ -140,7 +127,7 @@ def judge_logits(logits: Float32Array, cohort: Cohort) -> VariantResult:
 
 def agreement(first: VariantResult, second: VariantResult) -> float:
     """Share of equal labels, in [0, 1]."""
-    return float((first.labels_said() == second.labels_said()).mean())
+    return float((first.output_labels() == second.output_labels()).mean())
 
 
 def estimate(cohort: Cohort, figure: Figure, draw_count: int = BOOTSTRAP_DRAWS) -> Estimate:
@@ -149,5 +136,5 @@ def estimate(cohort: Cohort, figure: Figure, draw_count: int = BOOTSTRAP_DRAWS) 
 
 
 def difference(cohort: Cohort, first: Figure, second: Figure, draw_count: int = BOOTSTRAP_DRAWS) -> Estimate:
-    """``first - second`` with its 95 % interval: the same patients in every draw, so that what is hard for both falls out."""
+    """``first - second`` with its 95 % interval: the same patients in every draw, so that what is hard for both cancels out."""
     return estimate(cohort, lambda chosen: first(chosen) - second(chosen), draw_count)

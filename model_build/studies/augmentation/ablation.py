@@ -23,14 +23,14 @@ from model_build.metrics.classification import point_scored
 from model_build.run_folder import write_whole
 from model_build.studies.augmentation.result import BASELINE, AugmentationAblation, AugmentationGroup
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS, ShiftedPixels
-from model_build.studies.variants import Figure, VariantResult, difference, estimate, judge_logits, mean_over_points
+from model_build.studies.variants import Figure, VariantResult, choose_on_logits, difference, estimate, mean_over_points
 from model_build.training.augmentation_presets import PRESETS, PresetName, augmentation_preset
 from model_build.training.quantize import convert_to_int8
 from model_build.training.train import Phase, Step, Trainer
 from model_build.training.trunk.trunk import build_network
 
-# Fewer than elsewhere: every draw looks at the images under a dozen shifts.
 _SHIFT_DRAWS = 400
+"""Fewer than elsewhere: every draw looks at the images under a dozen shifts."""
 
 
 def refuse_frozen(path: Path, train: TrainConfig) -> None:
@@ -154,7 +154,7 @@ def measure_augmentation(
     """
     logits = {name: run_group(name, images, cohort, out, epochs, on_stage, on_advance) for name in PRESETS}
     on_stage("figures", 1)
-    outcomes = {name: judge_logits(found[0], cohort) for name, found in logits.items()}
+    outcomes = {name: choose_on_logits(found[0], cohort) for name, found in logits.items()}
     shifts = {name: _shift_figures(outcomes[name], found[1:]) for name, found in logits.items()}
     return AugmentationAblation(
         held_out_images=len(cohort.held_out),
@@ -188,10 +188,10 @@ def _describe(name: PresetName, outcomes: dict[PresetName, VariantResult], shift
     return AugmentationGroup(
         name=name,
         auc=estimate(cohort, own.auc),
-        balanced_accuracy=estimate(cohort, own.balanced_accuracy),
+        balanced_accuracy=estimate(cohort, own.figure("balanced_accuracy")),
         shift_mean=estimate(cohort, mean_of(name), _SHIFT_DRAWS),
         worst=SHIFTS[worst].name,
         shift_worst=estimate(cohort, shifts[name][worst], _SHIFT_DRAWS),
-        balanced_accuracy_difference=difference(cohort, own.balanced_accuracy, outcomes[BASELINE].balanced_accuracy),
+        balanced_accuracy_difference=difference(cohort, own.figure("balanced_accuracy"), outcomes[BASELINE].figure("balanced_accuracy")),
         shift_mean_difference=difference(cohort, mean_of(name), mean_of(BASELINE), _SHIFT_DRAWS),
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 from matplotlib.figure import Figure
 
 from model_build.metrics.bootstrap import Estimate
-from model_build.plots import BLUE, GREY, VERMILLION, Panel, Series, draw_panels
-from model_build.studies.output import write_study
+from model_build.plots import BLUE, GREY, VERMILLION, Panel, draw_panels
+from model_build.studies.output import Study, estimate_series
 from model_build.tables import Block, Table, figure_text, signed
 from model_build.training.augmentation_presets import PresetName
 
@@ -44,7 +42,6 @@ class AugmentationAblation(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[AugmentationGroup]
 
 
-NAME = "augmentation"
 _COLUMNS = (
     "random changes",
     "AUC",
@@ -107,16 +104,12 @@ def _measured(difference: Estimate) -> str:
 
 def draw_augmentation(found: AugmentationAblation) -> Figure:
     """Balanced accuracy of every group as they are, over the shifts and under the worst one."""
-
-    def series(label: str, colour: str, mark: str, figures: list[Estimate]) -> Series:
-        return Series(label, colour, mark, [f.value for f in figures], [f.low for f in figures], [f.high for f in figures])
-
     groups = found.groups
-    auc = series("AUC", BLUE, "o", [g.auc for g in groups])
+    auc = estimate_series("AUC", BLUE, "o", [g.auc for g in groups])
     accuracy = (
-        series("images as they are", BLUE, "o", [g.balanced_accuracy for g in groups]),
-        series(f"mean over {found.shift_count} shifts", VERMILLION, "D", [g.shift_mean for g in groups]),
-        series("worst shift", GREY, "s", [g.shift_worst for g in groups]),
+        estimate_series("images as they are", BLUE, "o", [g.balanced_accuracy for g in groups]),
+        estimate_series(f"mean over {found.shift_count} shifts", VERMILLION, "D", [g.shift_mean for g in groups]),
+        estimate_series("worst shift", GREY, "s", [g.shift_worst for g in groups]),
     )
     panels = (Panel("AUC on held-out patients,\n95 % intervals", [auc]), Panel("balanced accuracy,\n95 % intervals", accuracy))
     return draw_panels([g.name for g in groups], panels)
@@ -133,6 +126,11 @@ def describe_augmentation(found: AugmentationAblation) -> list[Block]:
     return [answer_augmentation(found), _table(found), note]
 
 
-def write_augmentation(found: AugmentationAblation, out: Path) -> str:
-    """Write ``augmentation.md``, ``.json`` and ``.png``, and return the Markdown."""
-    return write_study(out, NAME, describe_augmentation(found), found, draw_augmentation(found))
+AUGMENTATION = Study(
+    "augmentation",
+    "What augmentation buys",
+    "model-build ablate augmentation RUN_FOLDER/config.toml --data DIR --out RUN_FOLDER/augmentation",
+    AugmentationAblation,
+    describe_augmentation,
+    draw_augmentation,
+)

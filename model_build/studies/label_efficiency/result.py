@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
 from model_build.heads.raw_pixel_baseline import SIDE_PX
 from model_build.plots import BLUE, VERMILLION
-from model_build.studies.output import write_study
+from model_build.studies.output import Study
 from model_build.tables import Block, Table
-
-NAME = "label-efficiency"
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -96,6 +92,11 @@ def draw_curve(measured: LabelEfficiency) -> Figure:
     return figure
 
 
-def write_label_efficiency(measured: LabelEfficiency, out: Path) -> str:
-    """Write ``label-efficiency.md``, ``.json`` and ``.png``, and return the Markdown."""
-    return write_study(out, NAME, describe_label_efficiency(measured), measured, draw_curve(measured))
+LABEL_EFFICIENCY = Study(
+    "label-efficiency",
+    "What each further label buys",
+    "model-build label-efficiency RUN_FOLDER/config.toml --data DIR --out RUN_FOLDER",
+    LabelEfficiency,
+    describe_label_efficiency,
+    draw_curve,
+)

@@ -155,7 +155,7 @@ def measure_precision(
     models = convert_all(trained, epochs, out, on_stage, on_step)
     if read_kernels(models["int8 per tensor"].model).most_scales != 1:
         raise RuntimeError(
-            "this TensorFlow converts per channel although it was told not to: model_build.training.quantize must be adapted to it"
+            "this TensorFlow converts per channel although per tensor was asked for: model_build.training.quantize must be adapted to it"
         )
     embedded = {}
     for name, model in models.items():
@@ -187,10 +187,10 @@ def _describe(
         zero_share=kernels.zero_share,
         most_scales=kernels.most_scales,
         auc=estimate(cohort, own.auc),
-        sensitivity=estimate(cohort, own.sensitivity),
-        specificity=estimate(cohort, own.specificity),
+        sensitivity=estimate(cohort, own.figure("sensitivity")),
+        specificity=estimate(cohort, own.figure("specificity")),
         auc_difference=difference(cohort, own.auc, other.auc),
-        balanced_accuracy_difference=difference(cohort, own.balanced_accuracy, other.balanced_accuracy),
+        balanced_accuracy_difference=difference(cohort, own.figure("balanced_accuracy"), other.figure("balanced_accuracy")),
         agreement=agreement(own, outcomes[REFERENCE]),
         latency_ms=float(np.median(latencies[name].medians)),
         latency_ratio=latencies[name].ratio_to(latencies[REFERENCE]),
@@ -198,7 +198,7 @@ def _describe(
 
 
 def compare_head_fits(float_training: Float32Array, int8: Embeddings, cohort: Cohort) -> HeadFit:
-    """What it wins to fit the heads on the embeddings that the device will compute, rather than on those of the float model.
+    """What is gained by fitting the heads on the embeddings that the device will compute, rather than on those of the float model.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def compare_head_fits(float_training: Float32Array, int8: Embeddings, cohort: Co
     on_float, on_int8 = (fit_and_choose(fitted_on, int8.held_out, cohort)[0] for fitted_on in (float_training, int8.training))
     figures = ("auc", "sensitivity", "specificity", "balanced_accuracy")
     return HeadFit(
-        on_float={name: estimate(cohort, getattr(on_float, name)) for name in figures},
-        on_int8={name: estimate(cohort, getattr(on_int8, name)) for name in figures},
-        difference={name: difference(cohort, getattr(on_int8, name), getattr(on_float, name)) for name in figures},
+        on_float={name: estimate(cohort, on_float.figure(name)) for name in figures},
+        on_int8={name: estimate(cohort, on_int8.figure(name)) for name in figures},
+        difference={name: difference(cohort, on_int8.figure(name), on_float.figure(name)) for name in figures},
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from model_build.metrics.bootstrap import Estimate
 from model_build.metrics.noninferiority import AUC_MARGIN, judge_difference
 from model_build.plots import BLUE, VERMILLION, Panel, Series, draw_panels
-from model_build.studies.output import write_study
+from model_build.studies.output import Study, estimate_series
 from model_build.tables import Block, Table, figure_text, percent, signed
 
 REFERENCE, DENSE, PRUNED = "float32", "int8 fine-tuned", "int8 pruned"
@@ -59,7 +58,6 @@ class PrecisionAblation(msgspec.Struct, frozen=True, kw_only=True):
     head_fit: HeadFit
 
 
-NAME = "precision"
 _SAME_SPEED = 0.1
 """Latencies whose ratio is nearer to 1 than this are not told apart: one model differs as much from itself on a busy machine."""
 _COLUMNS = (
@@ -172,7 +170,7 @@ def _pruning(pruned: NumberFormatFigures, dense: NumberFormatFigures) -> str:
 def draw_precision(found: PrecisionAblation) -> Figure:
     """AUC, size and latency of every variant."""
     variants = found.variants
-    auc = Series("AUC", BLUE, "o", [v.auc.value for v in variants], [v.auc.low for v in variants], [v.auc.high for v in variants])
+    auc = estimate_series("AUC", BLUE, "o", [v.auc for v in variants])
     sizes = (
         Series("as a file", BLUE, "o", [v.file_bytes / 1e6 for v in variants]),
         Series("zipped", VERMILLION, "D", [v.zipped_bytes / 1e6 for v in variants]),
@@ -197,6 +195,11 @@ def describe_precision(found: PrecisionAblation) -> list[Block]:
     return [answer_precision(found), _table(found), note, answer_head_fit(found.head_fit), _head_fit_table(found.head_fit)]
 
 
-def write_precision(found: PrecisionAblation, out: Path) -> str:
-    """Write ``precision.md``, ``.json`` and ``.png``, and return the Markdown."""
-    return write_study(out, NAME, describe_precision(found), found, draw_precision(found))
+PRECISION = Study(
+    "precision",
+    "Number formats and pruning",
+    "model-build ablate precision RUN_FOLDER --data DIR",
+    PrecisionAblation,
+    describe_precision,
+    draw_precision,
+)

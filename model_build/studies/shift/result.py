@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from model_build.metrics.bootstrap import Estimate
 from model_build.plots import BLUE, GREEN, VERMILLION, Panel, Series, draw_panels
-from model_build.studies.output import write_study
+from model_build.studies.output import Study, estimate_series
 from model_build.tables import Block, Table, figure_text
 
 
@@ -92,9 +91,6 @@ class ShiftChoices(msgspec.Struct, frozen=True, kw_only=True):
 
     points: list[PointChoice]
     calibrations: list[CalibrationChoice]
-
-
-NAME = "shift"
 
 
 class ShiftResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,11 +197,11 @@ def draw_shift(result: ShiftResult) -> Figure:
             Panel(
                 "sensitivity and specificity",
                 [
-                    _series("sensitivity", VERMILLION, "o", [figures.sensitivity for figures in rows]),
-                    _series("specificity", BLUE, "s", [figures.specificity for figures in rows]),
+                    estimate_series("sensitivity", VERMILLION, "o", [figures.sensitivity for figures in rows]),
+                    estimate_series("specificity", BLUE, "s", [figures.specificity for figures in rows]),
                 ],
             ),
-            Panel("AUC", [_series("AUC", BLUE, "o", [figures.auc for figures in rows])]),
+            Panel("AUC", [estimate_series("AUC", BLUE, "o", [figures.auc for figures in rows])]),
             Panel(
                 "share of images sent to a person",
                 [
@@ -216,11 +212,6 @@ def draw_shift(result: ShiftResult) -> Figure:
             ),
         ],
     )
-
-
-def _series(label: str, colour: str, mark: str, figures: Sequence[Estimate]) -> Series:
-    low, high = [figure.low for figure in figures], [figure.high for figure in figures]
-    return Series(label, colour, mark, [figure.value for figure in figures], low, high)
 
 
 def compare_runs(results: dict[str, ShiftResult]) -> Table:
@@ -241,6 +232,11 @@ def compare_runs(results: dict[str, ShiftResult]) -> Table:
     return Table(["run", "as they are", "mean over shifts", "worst"], rows)
 
 
-def write_shift(result: ShiftResult, out: Path) -> str:
-    """Write ``shift.md``, ``.json`` and ``.png``, and return the Markdown."""
-    return write_study(out, NAME, describe_shift(result), result, draw_shift(result))
+SHIFT = Study(
+    "shift",
+    "At another hospital: simulated shift",
+    "model-build simulate-shift RUN_FOLDER --data DIR",
+    ShiftResult,
+    describe_shift,
+    draw_shift,
+)

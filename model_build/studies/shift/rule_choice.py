@@ -38,8 +38,8 @@ RULES: dict[str, DecisionConfig] = {
 }
 CHOSEN_ON: tuple[ChosenOn, ...] = ("as they are", "and other shifts")
 _FOLD_COUNT = 5
-# A calibration keeps the order of the scores, so that it does not move the point of a binary task: one will do for all rules.
 _CALIBRATION_OF_POINTS = "temperature"
+"""A calibration keeps the order of the scores, so that it does not move the point of a binary task: one will do for all rules."""
 
 
 @dataclass(frozen=True)

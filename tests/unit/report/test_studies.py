@@ -19,7 +19,7 @@ from model_build.report.html import read_page
 from model_build.report.page import Page
 from model_build.report.studies import STUDIES, read_studies
 from model_build.run_folder import read_json
-from model_build.studies.label_efficiency.result import LabelEfficiency, Point, write_label_efficiency
+from model_build.studies.label_efficiency.result import LABEL_EFFICIENCY, LabelEfficiency, Point
 from model_build.studies.precision.result import PrecisionAblation
 from model_build.tables import render_markdown
 
@@ -53,7 +53,7 @@ def test_a_study_stands_in_the_report_once_its_command_was_run(repository: Path,
     before = read_page(tmp_path)
     assert before.text.count("adds it") == 4
     assert "model-build ablate precision RUN_FOLDER" in before.text
-    write_label_efficiency(measured(), tmp_path)
+    LABEL_EFFICIENCY.write(measured(), tmp_path)
     (tmp_path / "precision").mkdir()
     shutil.copy(repository / "docs" / "reports" / "precision" / "precision.json", tmp_path / "precision")
     after = read_page(tmp_path)
@@ -72,7 +72,7 @@ def assert_drawn(page: Page) -> None:
 
 
 def test_figures_that_could_not_be_computed_are_read_again(tmp_path: Path) -> None:
-    write_label_efficiency(measured(float("nan")), tmp_path)
+    LABEL_EFFICIENCY.write(measured(float("nan")), tmp_path)
     assert b"null" in (tmp_path / "label-efficiency.json").read_bytes()
     (section,) = [section for section in read_studies(tmp_path) if section.blocks]
     assert "| 10 | nan ± 0.000 | 0.800 ± 0.000 | +nan ± 0.000 |" in render_markdown(section.blocks)

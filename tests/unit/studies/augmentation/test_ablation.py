@@ -20,7 +20,7 @@ from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.metrics.noninferiority import judge_difference
 from model_build.studies.augmentation import ablation
-from model_build.studies.augmentation.result import answer_augmentation, write_augmentation
+from model_build.studies.augmentation.result import AUGMENTATION, answer_augmentation
 from model_build.training.augment import augment
 from model_build.training.quantize import convert_to_int8
 
@@ -77,7 +77,7 @@ def test_a_finished_group_is_not_trained_again(tmp_path: Path, monkeypatch: pyte
     assert all(g.shift_mean_difference.value == g.balanced_accuracy_difference.value == 0.0 for g in found.groups)
     assert found.groups[0].shift_worst.value <= found.groups[0].shift_mean.value
 
-    write_augmentation(found, tmp_path)
+    AUGMENTATION.write(found, tmp_path)
     assert msgspec.json.decode((tmp_path / "augmentation.json").read_bytes(), type=ablation.AugmentationAblation) == found
     assert (tmp_path / "augmentation.png").read_bytes().startswith(b"\x89PNG")
     assert "| geometric |" in (tmp_path / "augmentation.md").read_text()

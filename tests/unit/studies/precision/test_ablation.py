@@ -20,7 +20,7 @@ from model_build.config import TrainConfig, TrunkConfig
 from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.studies.precision import ablation
-from model_build.studies.precision.result import answer_head_fit, answer_precision, write_precision
+from model_build.studies.precision.result import PRECISION, answer_head_fit, answer_precision
 from model_build.studies.variants import Embeddings, agreement, fit_and_choose
 from model_build.training.number_formats import (
     PRECISIONS,
@@ -152,7 +152,7 @@ def test_every_task_is_judged(task: str, labels: list[str], positive: list[str])
     everybody = np.arange(60)
     assert good.auc(everybody) > 0.95
     assert 0.3 < bad.auc(everybody) < 0.7
-    assert good.balanced_accuracy(everybody) > 0.85
+    assert good.figure("balanced_accuracy")(everybody) > 0.85
     assert agreement(good, good) == 1.0
     assert agreement(good, bad) < 0.9
 
@@ -215,7 +215,7 @@ def test_pruned_weights_are_kept_until_something_changes(tmp_path: Path, monkeyp
 
 def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
     found = ablation_of([FLOAT32, variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4), DENSE])
-    write_precision(found, tmp_path)
+    PRECISION.write(found, tmp_path)
     assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablation.PrecisionAblation) == found
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "precision.md").read_text()

@@ -27,7 +27,7 @@ from model_build.heads.embed import embed_images
 from model_build.heads.fit import fit_heads, head_logits
 from model_build.heads.novelty_reference import fit_reference, pack_reference
 from model_build.run_folder import read_json
-from model_build.studies.shift.result import PointChoice, ShiftResult, answer_shift, compare_runs, write_shift
+from model_build.studies.shift.result import SHIFT, PointChoice, ShiftResult, answer_shift, compare_runs
 from model_build.studies.shift.rule_choice import CHOSEN_ON, RULES, compare_choices, shift_folds
 from model_build.studies.shift.simulation import ShiftOutputs, embed_under_shift, measure_shifts
 from model_build.studies.shift.transforms import AS_IT_IS, SHIFTS
@@ -150,7 +150,7 @@ def test_what_is_written_is_read_again_and_several_runs_are_ranked(tmp_path: Pat
     _, run = drawn(tmp_path)
     good = ShiftResult(simulation=measure_shifts(run, outputs_of(run, {})))
     bad = ShiftResult(simulation=measure_shifts(run, outputs_of(run, {"framing": 5.0})))
-    text = write_shift(good, tmp_path)
+    text = SHIFT.write(good, tmp_path)
     assert read_written(tmp_path) == good
     assert (tmp_path / "shift.md").read_text() == text + "\n"
     assert (tmp_path / "shift.png").read_bytes().startswith(b"\x89PNG")
@@ -165,7 +165,7 @@ def test_a_shift_result_without_numbers_can_be_written(tmp_path: Path) -> None:
     outputs = outputs_of(run, {})
     outputs.distances[:] = 10.0
     result = ShiftResult(simulation=measure_shifts(run, outputs))
-    assert "100.0% | - |" in write_shift(result, tmp_path)
+    assert "100.0% | - |" in SHIFT.write(result, tmp_path)
     assert read_written(tmp_path) == result
 
 
