@@ -7,12 +7,7 @@ from pathlib import Path
 
 import click
 
-_DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="The data set, in the layout of the config.",
-)
+from model_build.commands.options import DATA
 
 
 @click.group("ablate")
@@ -24,13 +19,13 @@ def command() -> None:
 
 @command.command("precision")
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@_DATA
+@DATA
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON, figure and converted models; RUN_FOLDER/precision.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Fine-tuning of each pruned model; half of the run's own epochs if not given.")
 def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None) -> None:
     """Compare float32, float16, dynamic range, int8 (per tensor, per channel) and pruned int8 on the trunk that RUN_FOLDER measured.
 
-    The pruned weights are kept in OUT: after a kill, the same command goes on behind the last of them.
+    The pruned weights are kept in OUT: after a kill, the same command resumes after the last of them.
     """
     from model_build.config import load_build_config
     from model_build.data.cohort import read_cohort
@@ -61,13 +56,13 @@ def precision(run_folder: Path, data: Path, out: Path | None, epochs: int | None
 
 @command.command("augmentation")
 @click.argument("config", type=click.Path(path_type=Path))
-@_DATA
+@DATA
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON, figure and models; runs/NAME-augmentation.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Length of each of the four trainings; CONFIG's own if not given.")
 def augmentation(config: Path, data: Path, out: Path | None, epochs: int | None) -> None:
     """Train the model of CONFIG with none, the geometric, the intensity and all random changes, and compare them clean and under shift.
 
-    A finished training is kept in OUT: after a kill, the same command goes on behind the last of them.
+    Finished trainings are kept in OUT: after a kill, the same command resumes after the last of them.
     """
     from model_build.config import load_build_config
     from model_build.data.cohort import read_cohort

@@ -17,7 +17,7 @@ from model_build.config import LayoutName
 @click.option("--patient-pattern", help="Without --config, for folders: what its first group matches in a file name is the patient.")
 @click.option("--table", help="Without --config, for manifest: the CSV file's name; default: manifest.csv.")
 @click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--names", is_flag=True, help="Tell files and patients by name instead of salted hashes; keep such output with the data.")
+@click.option("--names", is_flag=True, help="Name files and patients instead of giving salted hashes; keep such output with the data.")
 def command(
     data: Path, config: Path | None, layout: LayoutName | None, patient_pattern: str | None, table: str | None, output: str, names: bool
 ) -> None:
@@ -32,7 +32,7 @@ def command(
     from model_build.progress import BarProgress
 
     if config is not None and (layout or patient_pattern or table):
-        raise click.UsageError("--config says layout, pattern and table itself; leave --layout, --patient-pattern and --table out")
+        raise click.UsageError("--config sets layout, pattern and table; leave --layout, --patient-pattern and --table out")
     build = load_build_config(config) if config is not None else None
     source = build.source if build is not None else None
     if source is not None:

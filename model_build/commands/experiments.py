@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.errors import EdgeAgentError
-from model_build.commands.options import TRACK, WANDB, open_trackers
+from model_build.commands.options import DATA, TRACK, WANDB, open_trackers
 
 if TYPE_CHECKING:
     from model_build.experiments.plan import Experiment
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("experiments")
 @click.argument("configs", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="The data set, in the layout that the configs name.")
+@DATA
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Common folder: a run folder for each build, and the table.")
 @click.option("--base", type=click.Path(path_type=Path), help="The TOML that recipes build on; the shipped cxr-pneumonia if not given.")
 @click.option("--verbose", type=click.IntRange(0, 2), help="0 silent, 1 a bar, 2 a line for each epoch, whatever recipes say.")
@@ -37,8 +37,6 @@ def command(
     from model_build.experiments.recipes import DEFAULT_BASE
     from model_build.experiments.tracking.run import track_run
 
-    if not data.is_dir():
-        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     experiments = read_experiments(configs, out, base or DEFAULT_BASE)
 
     def say(text: str) -> None:

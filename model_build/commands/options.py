@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from model_build.experiments.tracking.run import Tracker
 
 _UNNAMED = ""
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+"""The type of an existing folder."""
+DATA = click.option("--data", type=FOLDER, required=True, help="The data set, in the layout of the config.")
 
 
 def _no_config(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from model_build.commands.options import FOLDER
+
 
 @click.command("report")
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="The data it was trained on: the report then shows the worst mistakes.")
+@click.option("--data", type=FOLDER, help="The data it was trained on: the report then shows the worst mistakes.")
 def command(run_folder: Path, data: Path | None) -> None:
     """Write RUN_FOLDER/report.html again, without images unless --data is given."""
     from model_build.report.html import rewrite_html_report
 
-    if data is not None and not data.is_dir():
-        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     click.echo(rewrite_html_report(run_folder, data))

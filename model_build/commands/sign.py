@@ -9,7 +9,7 @@ import click
 
 @click.command("sign")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--key", "key_path", type=click.Path(path_type=Path), required=True, metavar="KEY", help="Private key of keygen.")
+@click.option("--key", "key_path", type=click.Path(path_type=Path), required=True, metavar="KEY", help="Private key made by keygen.")
 def command(bundle: Path, key_path: Path) -> None:
     """Sign BUNDLE, a bundle's folder or the run folder that holds it: writes its manifest.sig. Sign after the last change."""
     from model_build.bundle.signing import find_bundle, read_private_key, sign_bundle

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from model_build.commands.options import FOLDER
+
 
 @click.command("simulate-shift")
 @click.argument("run_folders", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True, help="The data it was trained on.")
+@click.option("--data", type=FOLDER, required=True, help="The data it was trained on.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for table, JSON and figure; the run folder itself if not given.")
 def command(run_folders: tuple[Path, ...], data: Path, out: Path | None) -> None:
     """Measure the models of RUN_FOLDERS on their held-out images under shift: intensity, framing, blur, resolution, JPEG.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from model_build.commands.options import TRACK, WANDB, open_trackers
+from model_build.commands.options import DATA, TRACK, WANDB, open_trackers
 
 if TYPE_CHECKING:
     from edge_agent.inference.bundle import Bundle
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 @click.command("train")
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the data set, laid out as CONFIG says.")
+@DATA
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
 @click.option("--resume", is_flag=True, help="Go on from the last finished epoch in the run folder.")
 @click.option(
@@ -37,10 +37,8 @@ def command(config: Path, data: Path, out: Path | None, resume: bool, teacher: P
     from model_build.progress import BarProgress
 
     build_config = load_build_config(config)
-    if not data.is_dir():
-        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     run_folder = out if out is not None else Path("runs") / build_config.name
-    # A store that cannot be opened is said before hours of training.
+    # A store that cannot be opened ends the command before hours of training.
     trackers = open_trackers(track, wandb, run_folder)
     from model_build.build import Build
     from model_build.environment import environment

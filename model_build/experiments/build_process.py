@@ -76,7 +76,7 @@ def limit_threads(count: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End as soon as the parent has ended: somebody may start a second build, and two builds must not write into one folder."""
+    """End as soon as the parent has ended: a second build may be started then, and two must not write into one folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -132,7 +132,7 @@ def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure 
         process.join()
     except EOFError:
         process.join()
-        return _unsaid(process.exitcode or 0)
+        return _failure_of(process.exitcode or 0)
     except KeyboardInterrupt:
         # Ctrl-C reaches the whole process group: the build ends by itself, with its last epoch kept.
         process.join(_TIMEOUT_S)
@@ -144,8 +144,8 @@ def build_apart(order: Order, work: Callable[[Order], None] = build) -> Failure 
     return outcome
 
 
-def _unsaid(exit_code: int) -> Failure:
-    """Give the failure of a process that ended without an answer."""
+def _failure_of(exit_code: int) -> Failure:
+    """The failure of a process that ended without an answer."""
     if exit_code == INTERRUPTED:
         raise KeyboardInterrupt
     ended = ChildExit(exit_code)

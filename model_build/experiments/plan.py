@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import ConfigError, EdgeAgentError, StorageError
-from model_build.config import BuildConfig, parse_build_config
+from model_build.config import BuildConfig, load_build_config
 from model_build.experiments.build_process import Failure, Order
 from model_build.experiments.comparison import DEFAULT_COLUMNS, ComparedRun
 from model_build.experiments.recipes import DEFAULT_BASE, KEYS, Settings, read_recipes
@@ -24,14 +24,14 @@ FAILED = "failed.json"
 PLAN = "experiments.json"
 """In the common folder: on which data the builds there are made."""
 
-# No difference between models.
 _OF_THE_RUN = ("num_workers", "metrics", "verbose", "callbacks", "model_save_dir")
+"""Keys of a recipe that make no difference between models."""
 _OF_THE_CARD = ("name", "version", "serial", "card.", "source.title", "source.licence", "source.attribution")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One build of many: its name in the table, its run folder, where it was said, and what shall be built.
+    """One build of many: its name in the table, its run folder, the file that asks for it, and what is built.
 
     ``recipe`` has the keys of a JSON recipe, None where the build is a TOML file.
     """
@@ -88,14 +88,8 @@ def read_experiments(paths: Sequence[Path], out: Path, base: Path = DEFAULT_BASE
 
 def _read(path: Path, out: Path, base: Path) -> list[Experiment]:
     if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such build config") from None
-        except (OSError, UnicodeDecodeError) as fault:
-            raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from fault
-        config = parse_build_config(text, str(path))
-        return [Experiment(config.name, out / config.name, str(path), text, config, Settings())]
+        config = load_build_config(path)
+        return [Experiment(config.name, out / config.name, str(path), path.read_text(encoding="utf-8"), config, Settings())]
     if path.suffix != ".json":
         raise ConfigError(f"{path}: is neither a build's .toml nor a recipe's .json")
     recipes = read_recipes(path, base)
@@ -203,7 +197,7 @@ def run_experiments(
 
 
 def _unreadable(folder: Path) -> Failure | None:
-    """Why a build that is said to be finished cannot be compared."""
+    """Why a build that ended without an error cannot be compared."""
     if not is_finished(folder):
         return Failure("the build ended without bundle or report", EdgeAgentError.exit_code)
     try:

@@ -27,8 +27,8 @@ LOSSES: tuple[str, ...] = get_args(LossName)
 CALLBACKS = ("checkpoint",)
 _ENCODER = re.compile(r"efficientnet_lite0(?::(\d+))?|tiny")
 _BLOCKS = range(1, 17)
-# What others call a figure that we compute.
 _OTHER_NAMES = {"recall": "sensitivity", "tpr": "sensitivity", "tnr": "specificity", "roc_auc": "auc", "acc": "accuracy"}
+"""Other common names of the figures that a build computes."""
 _NEEDS_TRAINING = ("epochs", "batch_size", "learning_rate", "optimizer", "loss", "shuffle", "augmentation")
 
 

@@ -275,10 +275,10 @@ def test_interrupt_keeps_the_epoch_and_tells_how_to_go_on(films: Path, tmp_path:
     [
         (("train", "none.toml", "--data", "."), 10, "no such build config"),
         (("train", "tiny.toml"), 2, "--data"),
-        (("train", "tiny.toml", "--data", "nowhere"), 2, "not a folder"),
+        (("train", "tiny.toml", "--data", "nowhere"), 2, "does not exist"),
         (("train", "tiny.toml", "--data", "empty"), 10, "no folder 'NORMAL'"),
         (("report", "nowhere"), 10, "name the run folder"),
-        (("report", "empty", "--data", "nowhere"), 2, "not a folder"),
+        (("report", "empty", "--data", "nowhere"), 2, "does not exist"),
         (("evaluate", "nowhere", "empty"), 20, "no such bundle folder"),
         (("train", "tiny.toml", "--wrong"), 2, "--wrong"),
     ],

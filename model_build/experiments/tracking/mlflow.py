@@ -25,8 +25,8 @@ _ENVIRONMENT = {
     # MLflow looks for git to name the commit; the run's environment names it already.
     "GIT_PYTHON_REFRESH": "quiet",
 }
-# A server that does not answer is said after seconds, not after the many minutes of MLflow's own seven tries.
 _HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""A server that does not answer is reported after seconds, not after the many minutes of MLflow's own seven tries."""
 _BATCH = {"metrics": 1000, "params": 100}
 _LONGEST_VALUE = 500
 
@@ -100,7 +100,7 @@ class MlflowTracker:
             self._log_numbers(run_id, run)
             self._client.log_artifacts(run_id, str(run.files))
             self._client.log_artifacts(run_id, str(run.bundle), "bundle")
-            _unless_there(self._client.create_registered_model, run.model)
+            _call_unless("RESOURCE_ALREADY_EXISTS", self._client.create_registered_model, run.model)
             version = self._client.create_model_version(
                 run.model,
                 source=f"runs:/{run_id}/bundle",
@@ -129,20 +129,12 @@ class MlflowTracker:
     def discard(self, run_id: str) -> None:
         """Mark an unfinished run as deleted."""
         with self._faults():
-            _unless_gone(self._client.delete_run, run_id)
+            _call_unless("RESOURCE_DOES_NOT_EXIST", self._client.delete_run, run_id)
 
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
-
-
-def _unless_there(create: Callable[[str], object], name: str) -> None:
-    _call_unless("RESOURCE_ALREADY_EXISTS", create, name)
-
-
-def _unless_gone(delete: Callable[[str], object], name: str) -> None:
-    _call_unless("RESOURCE_DOES_NOT_EXIST", delete, name)
 
 
 def _call_unless(harmless: str, call: Callable[[str], object], name: str) -> None:

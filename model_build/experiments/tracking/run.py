@@ -34,8 +34,8 @@ MARK = "tracked.json"
 
 _OTHER_THAN_SVG = re.compile(r"data:(?!image/svg\+xml;base64,)\w+/")
 _TEXTS = (CONFIG, ENVIRONMENT, EPOCHS, *REPORTS[:2])
-# What every tracker takes in the name of a metric.
 _UNUSUAL = re.compile(r"[^\w\-./ ]")
+"""Characters that not every tracker takes in the name of a metric."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Where runs are tracked. ``kind`` and ``store`` tell trackers apart."""
+    """Where runs are tracked. ``kind`` and ``store`` together identify a tracker."""
 
     kind: str
     store: str
@@ -80,7 +80,7 @@ class Tracker(Protocol):
         """Open a run and give its id."""
 
     def log(self, run_id: str, run: TrackedRun) -> str:
-        """Log everything, close the run, and say in words where it is."""
+        """Log everything, close the run, and return in words where it is."""
 
     def discard(self, run_id: str) -> None:
         """Remove a run that was begun and never closed, if it is still there."""
@@ -230,7 +230,7 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], read_page: C
     ]
     if not waiting:
         return []
-    said = []
+    places = []
     with shareable_files(folder, read_page) as files:
         described = _describe(name, run, files)
         for tracker in waiting:
@@ -240,10 +240,10 @@ def track_run(folder: Path, name: str, trackers: Sequence[Tracker], read_page: C
             others = [mark for mark in marks if not _is_of(mark, tracker)]
             run_id = tracker.begin(described)
             write_json(path, [*others, _Mark(tracker.kind, tracker.store, run_id, digest, complete=False)])
-            said.append(tracker.log(run_id, described))
+            places.append(tracker.log(run_id, described))
             marks = [*others, _Mark(tracker.kind, tracker.store, run_id, digest, complete=True)]
             write_json(path, marks)
-    return said
+    return places
 
 
 def _is_of(mark: _Mark, tracker: Tracker) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,17 @@ def inverted_residual(x: Any, block: ResidualBlock, name: str) -> Any:
     return y
 
 
+def build_residual_network(rows: int, columns: int, stem_channels: int, blocks: Sequence[ResidualBlock], name: str) -> Any:
+    """A stem, blocks and the mean over the area, with random weights: input and outputs as ``trunk.build_network`` describes them."""
+    image = keras.Input((rows, columns, 1), name="image")
+    x = keras.layers.Conv2D(stem_channels, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
+    x = keras.layers.ReLU(6.0, name="stem_relu")(batch_norm("stem_bn0")(x))
+    for i, block in enumerate(blocks):
+        x = inverted_residual(x, block, f"block{i}")
+    embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
+    return keras.Model(image, [embedding, x], name=name)
+
+
 def build_efficientnet_lite0(rows: int, columns: int, block_count: int) -> Any:
     """Build the trunk with random weights.
 
@@ -74,8 +86,7 @@ def build_efficientnet_lite0(rows: int, columns: int, block_count: int) -> Any:
     Returns
     -------
     keras.Model
-        Input float32 (batch, rows, columns, 1), grey / 127.5. Outputs: the embedding, float32 (batch, D), which is the feature map
-        averaged over its area, and the feature map itself, float32 (batch, h, w, D).
+        Input and outputs as :func:`model_build.training.trunk.trunk.build_network` says.
 
     Raises
     ------
@@ -84,13 +95,7 @@ def build_efficientnet_lite0(rows: int, columns: int, block_count: int) -> Any:
     """
     if not 1 <= block_count <= len(BLOCKS):
         raise ConfigError(f"trunk.block_count must lie between 1 and {len(BLOCKS)}, not {block_count}")
-    image = keras.Input((rows, columns, 1), name="image")
-    x = keras.layers.Conv2D(32, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
-    x = keras.layers.ReLU(6.0, name="stem_relu")(batch_norm("stem_bn0")(x))
-    for i, block in enumerate(BLOCKS[:block_count]):
-        x = inverted_residual(x, block, f"block{i}")
-    embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-    return keras.Model(image, [embedding, x], name=f"efficientnet_lite0_{block_count}")
+    return build_residual_network(rows, columns, 32, BLOCKS[:block_count], f"efficientnet_lite0_{block_count}")
 
 
 def load_imagenet_weights(trunk: Any, state: dict[str, NDArray[Any]]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-
-from model_build.training.trunk.efficientnet import ResidualBlock, batch_norm, inverted_residual
+from model_build.training.trunk.efficientnet import ResidualBlock, build_residual_network
 
 _STEM_CHANNELS = 16
 BLOCKS: tuple[ResidualBlock, ...] = (
@@ -48,10 +46,5 @@ def build_tiny(rows: int, columns: int, width: float) -> Any:
     ----------
     Sandler et al., MobileNetV2, CVPR 2018.
     """
-    image = keras.Input((rows, columns, 1), name="image")
-    x = keras.layers.Conv2D(_widened(_STEM_CHANNELS, width), 3, strides=2, padding="same", use_bias=False, name="stem_conv")(image)
-    x = keras.layers.ReLU(6.0, name="stem_relu")(batch_norm("stem_bn0")(x))
-    for i, block in enumerate(BLOCKS):
-        x = inverted_residual(x, ResidualBlock(block.kernel, block.stride, block.expansion, _widened(block.channels, width)), f"block{i}")
-    embedding = keras.layers.GlobalAveragePooling2D(name="embedding")(x)
-    return keras.Model(image, [embedding, x], name="tiny")
+    blocks = [ResidualBlock(block.kernel, block.stride, block.expansion, _widened(block.channels, width)) for block in BLOCKS]
+    return build_residual_network(rows, columns, _widened(_STEM_CHANNELS, width), blocks, "tiny")

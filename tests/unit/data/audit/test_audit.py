@@ -151,7 +151,7 @@ def test_wrong_calls(root: Path, repository: Path) -> None:
     config = repository / "model_build" / "configs" / "cxr-pneumonia.toml"
     both = CliRunner().invoke(cli, ["audit", str(root), "--config", str(config), "--layout", "nih"])
     assert both.exit_code == 2
-    assert "--config says layout" in both.stderr
+    assert "--config sets layout" in both.stderr
     assert CliRunner().invoke(cli, ["audit", str(root), "--layout", "files"]).exit_code == 2
     missing = CliRunner().invoke(cli, ["audit", str(root / "nowhere")])
     assert "no such folder" in str(missing.exception)
