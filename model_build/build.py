@@ -227,7 +227,7 @@ class Build:
         write_whole(files.outputs, pack_arrays(**arrays))
 
     def _measure(self) -> tuple[Measured, Float32Array]:
-        """Join what the folds' models said of their held-out images; also their logits for all images, shape (images, heads)."""
+        """Join the outputs of the folds' models on their held-out images; also their logits for all images, shape (images, heads)."""
         logits: list[Float32Array] = []
         float_logits, baseline, distances, losses = [], [], [], []
         for fold in self.folds:

@@ -90,7 +90,7 @@ class NoProgress:
 
 
 class EpochProgress:
-    """Shows one line for each stage, and one for each epoch as epochs.jsonl tells it.
+    """Shows one line for each stage, and one for each epoch in epochs.jsonl.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ class RunReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished build as its folder tells it. ``epochs`` are the lines of epochs.jsonl, one for each epoch."""
+    """A finished build as its folder holds it. ``epochs`` are the lines of epochs.jsonl, one for each epoch."""
 
     folder: Path
     config: BuildConfig
@@ -255,6 +255,6 @@ def prepare_out(out: Path, config_text: str, *, resume: bool, warn: Callable[[st
 
 def _training_of(config_text: str) -> dict[str, Any]:
     """What of a config decides over the trained weights."""
-    said = tomllib.loads(config_text)
-    source = {key: value for key, value in said.get("source", {}).items() if key not in ("title", "licence", "attribution")}
-    return {key: said.get(key) for key in ("task", "seed", "input", "trunk", "train")} | {"source": source}
+    config = tomllib.loads(config_text)
+    source = {key: value for key, value in config.get("source", {}).items() if key not in ("title", "licence", "attribution")}
+    return {key: config.get(key) for key in ("task", "seed", "input", "trunk", "train")} | {"source": source}

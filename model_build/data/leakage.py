@@ -22,7 +22,7 @@ class Leakage:
         return bool(self.patients) or len(self.pairs) > 0
 
     def __str__(self) -> str:
-        """Counts only: the names are the audit's to tell."""
+        """Counts only: the audit gives the names."""
         return f"{len(self.patients)} patient(s) and {len(self.pairs)} pair(s) of nearly identical images stand on both sides of the split"
 
 
@@ -46,7 +46,7 @@ def find_leakage(sides: Sequence[Hashable], patients: Sequence[str], thumbnails:
     Returns
     -------
     Leakage
-        ``pairs`` leaves out those of one patient: they are told by ``patients``.
+        ``pairs`` leaves out those of one patient: ``patients`` holds them.
     """
     pairs, _ = near_identical_pairs(thumbnails)
     across = [(i, j) for i, j in pairs.tolist() if sides[i] != sides[j] and patients[i] != patients[j]]

@@ -36,7 +36,7 @@ class HeldOut:
     shape (images, labels); ``targets``, bool, of the same shape, is the truth; ``cross_predicted``, bool, shape (images, points), has the
     outcomes at points chosen on the other folds' patients. ``patients`` are numbers without meaning, equal where the patient is; ``folds``
     says which model gave the scores; ``indices`` are the images' places in the image set. ``views`` and ``sexes`` (str, "" where not
-    known) and ``ages_years`` (-1 where not known) are what the data set tells of each image.
+    known) and ``ages_years`` (-1 where not known) are what the data set says of each image.
 
     ``worst`` are positions in these arrays: missed images, then false alarms, the most certain ones first; ``worst_points`` the operating
     point of each. ``evidence``, float32, shape (worst, h, w), is what :func:`edge_agent.inference.heatmap.draw_heatmap` takes for them;

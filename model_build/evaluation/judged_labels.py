@@ -1,4 +1,4 @@
-"""Which labels have enough positive images to be judged one by one."""
+"""Which labels have enough positive images to be measured one by one."""
 
 from __future__ import annotations
 

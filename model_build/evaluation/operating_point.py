@@ -150,7 +150,7 @@ def _threshold_at(cut: int, levels: Float64Array) -> float:
 
 
 def _band(distance: Float64Array, wrong: BoolArray, config: DecisionConfig) -> tuple[float, str]:
-    """Half the width of the review band in log odds, and what is to be said of it where the target was not reached."""
+    """Half the width of the review band in log odds, and the note on it where the target was not reached."""
     if config.review_target_error is None:
         return _half_width(distance, round((config.review_fraction or 0.0) * len(distance))), ""
     # A band ends behind all images of one distance: `inside` and `wrong_inside` count them, band by band, from the empty one on.

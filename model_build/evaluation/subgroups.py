@@ -1,4 +1,4 @@
-"""How well the model does for some of the patients: by view, sex and age, where the data set tells them."""
+"""How well the model does for some of the patients: by view, sex and age, where the data set has them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Subgroup:
 
 
 def _groups(kept: HeldOut) -> Iterator[tuple[str, str, BoolArray]]:
-    """(attribute, group, images) for each attribute of which the data set tells anything."""
-    for attribute, told in (("view", kept.views), ("sex", kept.sexes)):
-        if (told != "").any():
-            for name in sorted(set(told.tolist()) - {""}):
-                yield attribute, name, told == name
-            if (told == "").any():
-                yield attribute, _UNKNOWN, told == ""
+    """(attribute, group, images) for each attribute that the data set has."""
+    for attribute, values in (("view", kept.views), ("sex", kept.sexes)):
+        if (values != "").any():
+            for name in sorted(set(values.tolist()) - {""}):
+                yield attribute, name, values == name
+            if (values == "").any():
+                yield attribute, _UNKNOWN, values == ""
     ages = kept.ages_years
     if (ages != UNKNOWN_AGE).any():
         for low, high, name in _AGES:
@@ -74,10 +74,10 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
     list of Subgroup
         First all images, then the groups. Sensitivity and specificity are those of "positive" and "negative", for several findings of any
         of them, at points that were chosen on other patients. Groups of fewer than 20 images, or with one side only, have a reason
-        instead. Empty where the data set tells nothing.
+        instead. Empty where the data set has none of these.
     """
     positive: BoolArray = np.logical_or.reduce([one.positive for one in scored])
-    said: BoolArray = np.logical_or.reduce(kept.cross_predicted, axis=1)
+    predicted: BoolArray = np.logical_or.reduce(kept.cross_predicted, axis=1)
     folds = scored[0].folds
     if config.task == "multilabel":
         columns = judged_columns(kept.targets.sum(axis=0))
@@ -87,7 +87,7 @@ def measure_subgroups(kept: HeldOut, scored: list[Scored], measured: Measured, c
 
     def figures(own: BoolArray) -> list[Estimate]:
         ranked = [RankedScores(scores[own], truth[own], None if folds is None else folds[own]) for scores, truth in sides]
-        there, called = positive[own], said[own]
+        there, called = positive[own], predicted[own]
 
         def measure(weights: Float64Array) -> Float64Array:
             aucs = np.concatenate([one.auc(weights) for one in ranked], axis=-1)

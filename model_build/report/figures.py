@@ -76,7 +76,7 @@ class CalibrationError:
 
 
 def _calibrated(evidence: Evidence) -> list[tuple[str, Float32Array, BoolArray]]:
-    """What is said to be calibrated: the positive label, every class or every finding, with cross-fitted probabilities and truth."""
+    """What the report shows as calibrated: the positive label, every class or every finding, with cross-fitted probabilities and truth."""
     kept, labels = evidence.kept, evidence.config.source.labels
     if evidence.config.task == "binary":
         point = evidence.measured.points[0].point

@@ -55,7 +55,7 @@ def show_mistakes(
     labels : sequence of str
         Of the build.
     task : str
-        Where there are several classes, the mistake is told by them.
+        With several classes the mistake names the true and the predicted one.
     """
     found = []
     for place, (position, index) in enumerate(zip(kept.worst.tolist(), kept.worst_points.tolist(), strict=True)):

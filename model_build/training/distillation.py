@@ -61,18 +61,18 @@ class Distillation:
         Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015; Romero et al., FitNets, ICLR 2015.
         """
         seen = tf.image.resize(images, self._teacher.input_shape[1:3])
-        said, taught = self._teacher(seen, training=False)
-        said, taught = tf.stop_gradient(said), tf.stop_gradient(taught)
-        return self._config.logit_weight * self._logit_loss(said, logits) + self._config.feature_weight * self._feature_loss(
+        taught_logits, taught = self._teacher(seen, training=False)
+        taught_logits, taught = tf.stop_gradient(taught_logits), tf.stop_gradient(taught)
+        return self._config.logit_weight * self._logit_loss(taught_logits, logits) + self._config.feature_weight * self._feature_loss(
             taught, feature_map
         )
 
-    def _logit_loss(self, said: Any, logits: Any) -> Any:
+    def _logit_loss(self, taught_logits: Any, logits: Any) -> Any:
         temperature = self._config.temperature
         if self._multilabel:
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(said / temperature), logits=logits / temperature)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.sigmoid(taught_logits / temperature), logits=logits / temperature)
         else:
-            losses = tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(said / temperature), logits=logits / temperature)
+            losses = tf.nn.softmax_cross_entropy_with_logits(labels=tf.nn.softmax(taught_logits / temperature), logits=logits / temperature)
         return temperature**2 * tf.reduce_mean(losses)
 
     def _feature_loss(self, taught: Any, feature_map: Any) -> Any:

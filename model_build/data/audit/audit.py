@@ -108,7 +108,7 @@ def audit_examples(
     patients_known : bool
         False where every file merely counts as a patient of its own.
     pseudonyms : Pseudonyms, optional
-        Without it, files and patients are told by name.
+        Without it, files and patients are named.
     on_progress : callable, optional
         Called with the number of files read and their total.
 

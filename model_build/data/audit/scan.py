@@ -85,7 +85,7 @@ def _scan(root: Path, example: Example) -> tuple[Scanned, UInt8Array] | str:
 
 
 def _mode(content: bytes, file_format: str) -> str:
-    """The format and Pillow's name for the kind of pixels; a DICOM file's pixels are told by its own header alone."""
+    """The format and Pillow's name for the kind of pixels; a DICOM file's pixels are described by its own header alone."""
     if file_format == "DICOM":
         return file_format
     with Image.open(BytesIO(content), formats=(file_format,)) as image:

@@ -41,7 +41,7 @@ def image_shortcuts(images: ImageSet, labels: Sequence[str], seed: int = 0) -> l
 def measure_shortcuts(
     properties: Float64Array, targets: BoolArray, labels: Sequence[str], patients: Sequence[str], seed: int = 0
 ) -> list[Shortcut]:
-    """Try to guess each class from what should not tell it.
+    """Try to guess each class from what should not give it away.
 
     Parameters
     ----------

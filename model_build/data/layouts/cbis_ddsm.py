@@ -36,7 +36,7 @@ def list_cbis_ddsm(root: Path) -> list[Example]:
     Notes
     -----
     Masses and calcifications were split apart from one another: a patient with both can stand in the training part of one and the test part
-    of the other, which the audit tells and training refuses as leakage.
+    of the other, which the audit reports and training refuses as leakage.
 
     References
     ----------

@@ -27,7 +27,7 @@ def list_examples(
     layout : str
         How it is laid out.
     labels, patient_pattern
-        For ``folders``: the class folders (None: all) and how a file name tells the patient.
+        For ``folders``: the class folders (None: all) and how a file name gives the patient.
     table : str
         For ``manifest``: the file's name.
 

@@ -1,4 +1,4 @@
-"""CSV files whose faults are told by file and line."""
+"""CSV files whose faults are reported by file and line."""
 
 from __future__ import annotations
 

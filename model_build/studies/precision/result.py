@@ -59,7 +59,7 @@ class PrecisionAblation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _SAME_SPEED = 0.1
-"""Latencies whose ratio is nearer to 1 than this are not told apart: one model differs as much from itself on a busy machine."""
+"""Latencies whose ratio is nearer to 1 than this count as equal: one model differs as much from itself on a busy machine."""
 _COLUMNS = (
     "variant",
     "bytes",

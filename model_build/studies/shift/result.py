@@ -167,24 +167,24 @@ def _describe_choices(choices: ShiftChoices) -> list[Block]:
 
 
 def answer_shift(choices: ShiftChoices) -> str:
-    """Which choices lose least, and which others these patients cannot tell from them: sentences that follow from the numbers."""
+    """Which choices lose least, and which others these patients cannot distinguish from them: sentences that follow from the numbers."""
     point = max(choices.points, key=lambda choice: choice.mean.value)
     calibration = min(choices.calibrations, key=lambda choice: choice.mean.value)
     return (
-        f"The operating point that loses least under a shift it has not seen is {_told(point)}: balanced accuracy"
+        f"The operating point that loses least under a shift it has not seen is {_choice_name(point)}: balanced accuracy"
         f" {point.mean.value:.3f} on average, {point.worst:.3f} at worst.{_equals(point, choices.points)} Of the calibrations it is"
-        f" {_told(calibration)}: log loss {calibration.mean.value:.3f} on average, {calibration.worst:.3f} at worst."
+        f" {_choice_name(calibration)}: log loss {calibration.mean.value:.3f} on average, {calibration.worst:.3f} at worst."
         f"{_equals(calibration, choices.calibrations)}"
     )
 
 
-def _told(choice: PointChoice | CalibrationChoice) -> str:
+def _choice_name(choice: PointChoice | CalibrationChoice) -> str:
     name = choice.rule if isinstance(choice, PointChoice) else choice.method
     return f"{name} on images {'as they are' if choice.chosen_on == 'as they are' else 'as they are and under other shifts'}"
 
 
 def _equals(best: PointChoice | CalibrationChoice, choices: Sequence[PointChoice] | Sequence[CalibrationChoice]) -> str:
-    near = [_told(choice) for choice in choices if choice is not best and choice.behind_best.low <= 0.0]
+    near = [_choice_name(choice) for choice in choices if choice is not best and choice.behind_best.low <= 0.0]
     return f" These patients do not tell it from {', '.join(near)}." if near else ""
 
 
