@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from support.ablations import SIDE, build_config, cohort_of, image_set, striped_images
@@ -20,7 +19,7 @@ from model_build.config import TrainConfig, TrunkConfig
 from model_build.data.cohort import split_cohort
 from model_build.metrics.bootstrap import Estimate
 from model_build.studies.precision import ablation
-from model_build.studies.precision.result import PRECISION, answer_head_fit, answer_precision
+from model_build.studies.precision.result import answer_head_fit
 from model_build.studies.variants import Embeddings, agreement, fit_and_choose
 from model_build.training.number_formats import (
     PRECISIONS,
@@ -213,75 +212,6 @@ def test_pruned_weights_are_kept_until_something_changes(tmp_path: Path, monkeyp
     assert len(asked) == 2, "the same weights again"
 
 
-def test_table_numbers_and_figure_are_written(tmp_path: Path) -> None:
-    found = ablation_of([FLOAT32, variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4), DENSE])
-    PRECISION.write(found, tmp_path)
-    assert msgspec.json.decode((tmp_path / "precision.json").read_bytes(), type=ablation.PrecisionAblation) == found
-    assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
-    text = (tmp_path / "precision.md").read_text()
-    assert all(f"| {v.name} |" in text for v in found.variants)
-    assert "heads of the int8 model fitted on" in text
-
-
 def test_a_run_without_a_trunk_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"measured-trunk\.npz: missing"):
         ablation.trunk_path(tmp_path, build_config("binary", ["no", "yes"], ["yes"]))
-
-
-def variant(
-    name: str, difference: tuple[float, float, float], file_bytes: int, ratio: float, **changes: object
-) -> ablation.NumberFormatFigures:
-    figure = Estimate(0.99, 0.98, 1.0)
-    plain = ablation.NumberFormatFigures(
-        name=name,
-        compared_with="float32",
-        file_bytes=file_bytes,
-        zipped_bytes=file_bytes,
-        zero_share=0.0,
-        most_scales=0,
-        auc=figure,
-        sensitivity=figure,
-        specificity=figure,
-        auc_difference=Estimate(*difference),
-        balanced_accuracy_difference=Estimate(*difference),
-        agreement=0.998,
-        latency_ms=10 * ratio,
-        latency_ratio=ratio,
-    )
-    return msgspec.structs.replace(plain, **changes)
-
-
-def ablation_of(variants: list[ablation.NumberFormatFigures]) -> ablation.PrecisionAblation:
-    nothing = {name: Estimate(0.0, -0.001, 0.001) for name in ("auc", "sensitivity", "specificity", "balanced_accuracy")}
-    fit = ablation.HeadFit(on_float=nothing, on_int8=nothing, difference=nothing)
-    return ablation.PrecisionAblation(held_out_images=1000, held_out_patients=600, fine_tuning_epochs=3, variants=variants, head_fit=fit)
-
-
-FLOAT32 = variant("float32", (0, 0, 0), 4_000_000, 1.0)
-DENSE = variant("int8 fine-tuned", (0.001, -0.001, 0.002), 1_000_000, 0.4)
-
-
-def test_the_answer_follows_the_numbers() -> None:
-    found = ablation_of(
-        [
-            FLOAT32,
-            variant("float16", (0, -0.0001, 0.0001), 2_000_000, 1.02),
-            variant("int8 per tensor", (-0.02, -0.03, -0.01), 900_000, 0.39),
-            variant("int8 per channel", (-0.0002, -0.001, 0.0005), 1_000_000, 0.4),
-            DENSE,
-            variant("int8 pruned 50 %", (-0.0001, -0.001, 0.001), 1_000_000, 0.41, zipped_bytes=600_000, compared_with="int8 fine-tuned"),
-            variant("int8 pruned 75 %", (-0.01, -0.02, -0.006), 1_000_000, 0.4, zipped_bytes=400_000, compared_with="int8 fine-tuned"),
-        ]
-    )
-    answer = answer_precision(found)
-    assert answer.startswith("Ship int8 per channel: 4.0 times smaller than float32 and 2.5 times faster")
-    assert "AUC is lost by int8 per tensor, -0.0200" in answer
-    assert "pruning 50 % of the weights saves 40 % of the zipped bytes, makes it no faster and costs no AUC that counts" in answer
-    assert "pruning 75 % of the weights saves 60 % of the zipped bytes, makes it no faster and costs AUC, -0.0100" in answer
-
-
-def test_where_every_format_loses_float32_is_the_answer() -> None:
-    found = ablation_of([FLOAT32, variant("int8 per channel", (-0.02, -0.05, 0.01), 1_000_000, 0.4), DENSE])
-    answer = answer_precision(found)
-    assert answer.startswith("No other format is shown to keep the AUC of float32")
-    assert "these patients leave open what is lost by int8 per channel" in answer
