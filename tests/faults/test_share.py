@@ -132,9 +132,12 @@ def test_once_is_not_done_when_the_share_goes_away(home: AgentHome, share: Share
     Result: it ends with "source gone", not as if everything had been done.
     """
 
+    first_only = threading.Lock()  # there are two workers
+
     def unmount() -> None:
-        if os.path.ismount(share.mount_point):
-            share.unmount()
+        with first_only:
+            if os.path.ismount(share.mount_point):
+                share.unmount()
 
     def load(_config: Any, count: int) -> list[FakeClassifier]:
         return [FakeClassifier(home.classified, before=unmount) for _ in range(count)]

