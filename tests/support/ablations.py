@@ -25,7 +25,7 @@ def build_config(task: str, labels: list[str], positive: list[str]) -> BuildConf
         task=task,  # type: ignore[arg-type]
         source=source,
         input=InputContract(rows=SIDE, columns=SIDE),
-        trunk=TrunkConfig(block_count=3),
+        trunk=TrunkConfig(block_count=2),
         train=TrainConfig(batch_size=8),
         head=HeadConfig(calibration="platt"),
         card=CardConfig(population="", intended_use="", limitations=[]),

@@ -18,7 +18,7 @@ from edge_agent.errors import EdgeAgentError, StorageError
 
 
 def edge_agent(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "edge_agent.cli", *arguments], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run([sys.executable, "-m", "edge_agent.cli", *arguments], capture_output=True, text=True, timeout=120, **options)
 
 
 def fail_with(monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> None:

@@ -11,12 +11,11 @@ from edge_agent.errors import ConfigError
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 import keras  # noqa: E402
+from support.small_trunks import build_small_trunk  # noqa: E402
 
 from model_build.config import AugmentationConfig, DistillationConfig, TrainConfig  # noqa: E402
 from model_build.training.distillation import Distillation  # noqa: E402
 from model_build.training.train import Phase, Trainer  # noqa: E402
-from model_build.training.trunk.efficientnet import build_efficientnet_lite0  # noqa: E402
-from model_build.training.trunk.tiny import build_tiny  # noqa: E402
 
 NOTHING = AugmentationConfig(
     flip=False, rotation_deg=0, scale=0, aspect=0, shift=0, gamma=1, brightness=0, contrast=0, blur_probability=0, noise=0
@@ -29,23 +28,22 @@ PHASE = Phase("measure", 3, 1e-3, 1e-2)
 def make_teacher(side: int = 48) -> keras.Model:
     """As a loaded one: logits and feature map, at another input size than the student's."""
     keras.utils.set_random_seed(5)
-    trunk = build_efficientnet_lite0(side, side, 1)
+    trunk = build_small_trunk(side, 20)
     return keras.Model(trunk.input, [keras.layers.Dense(2)(trunk.outputs[0]), trunk.outputs[1]])
 
 
 def make_trainer(teacher: keras.Model | None, config: DistillationConfig | None) -> Trainer:
     keras.utils.set_random_seed(3)
-    return Trainer(
-        build_tiny(32, 32, 0.5), 2, TrainConfig(batch_size=8, augmentation=NOTHING, distillation=config), seed=3, teacher=teacher
-    )
+    config_of_all = TrainConfig(batch_size=8, augmentation=NOTHING, distillation=config)
+    return Trainer(build_small_trunk(32), 2, config_of_all, seed=3, teacher=teacher)
 
 
 def logit_loss(student_logits: np.ndarray, *, multilabel: bool) -> float:
     teacher = make_teacher()
     config = DistillationConfig(temperature=3.0, logit_weight=2.0, feature_weight=0.0)
-    distillation = Distillation(teacher, build_tiny(32, 32, 0.5), config, multilabel=multilabel)
+    distillation = Distillation(teacher, build_small_trunk(32), config, multilabel=multilabel)
     images = PIXELS.astype(np.float32) / 127.5
-    return float(distillation.loss(images, tf.constant(student_logits), tf.zeros((16, 2, 2, 64))))
+    return float(distillation.loss(images, tf.constant(student_logits), tf.zeros((16, 8, 8, 12))))
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

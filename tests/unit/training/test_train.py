@@ -11,9 +11,10 @@ from edge_agent.errors import DiskFullError, ModelError
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
+from support.small_trunks import build_small_trunk  # noqa: E402
+
 from model_build.config import AugmentationConfig, TrainConfig  # noqa: E402
 from model_build.training.train import Phase, Step, Trainer, one_cycle  # noqa: E402
-from model_build.training.trunk.efficientnet import build_efficientnet_lite0  # noqa: E402
 from model_build.training.trunk.trunk import INPUT_DIVISOR  # noqa: E402
 
 
@@ -41,7 +42,7 @@ NOTHING = AugmentationConfig(
 
 def fresh(config: TrainConfig = TrainConfig(batch_size=8), label_count: int = 2, *, multilabel: bool = False) -> Trainer:  # noqa: B008  frozen
     tf.keras.utils.set_random_seed(3)
-    return Trainer(build_efficientnet_lite0(32, 32, 2), label_count, config, seed=3, multilabel=multilabel)
+    return Trainer(build_small_trunk(32), label_count, config, seed=3, multilabel=multilabel)
 
 
 def test_a_resumed_training_repeats_an_unbroken_one(tmp_path: Path, examples: tuple[np.ndarray, np.ndarray]) -> None:
@@ -185,12 +186,10 @@ def test_only_adamw_decays_weights(examples: tuple[np.ndarray, np.ndarray]) -> N
     phase = Phase("measure", 1, 1e-2, 1e-2)
     config = TrainConfig(batch_size=24, weight_decay=20.0)
     decayed, kept = fresh(config), fresh(TrainConfig(batch_size=24, optimizer="adam"))
-    kernel = decayed.model.get_layer("block1_expand_conv").kernel.numpy()
+    kernel = decayed.model.get_layer("conv").kernel.numpy()
     for trainer in (decayed, kept):
         trainer.run(phase, *examples, chosen=ALL)
     share = one_cycle(0.0) * 1e-2 * 20.0
-    after = decayed.model.get_layer("block1_expand_conv").kernel.numpy()
-    np.testing.assert_allclose(after - kept.model.get_layer("block1_expand_conv").kernel.numpy(), -share * kernel, atol=1e-5)
-    np.testing.assert_allclose(
-        decayed.model.get_layer("block1_bn1").gamma.numpy(), kept.model.get_layer("block1_bn1").gamma.numpy(), atol=1e-6
-    )
+    after = decayed.model.get_layer("conv").kernel.numpy()
+    np.testing.assert_allclose(after - kept.model.get_layer("conv").kernel.numpy(), -share * kernel, atol=1e-5)
+    np.testing.assert_allclose(decayed.model.get_layer("bn").gamma.numpy(), kept.model.get_layer("bn").gamma.numpy(), atol=1e-6)

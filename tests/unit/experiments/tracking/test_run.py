@@ -32,7 +32,7 @@ def run(repository: Path, home: Path, *arguments: object) -> subprocess.Complete
     home.mkdir(exist_ok=True)
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{repository}:{repository / 'tests'}"}
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], env=environment, cwd=home, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, *map(str, arguments)], env=environment, cwd=home, capture_output=True, text=True, timeout=280, check=False
     )
 
 

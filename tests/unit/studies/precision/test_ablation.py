@@ -35,7 +35,7 @@ from model_build.training.pruning import MagnitudePruning, cubic_share, prune_an
 from model_build.training.train import Step
 from model_build.training.trunk.trunk import build_network, save_trunk
 
-TRUNK = TrunkConfig(block_count=3)
+TRUNK = TrunkConfig(block_count=2)
 
 
 @pytest.fixture(scope="module")

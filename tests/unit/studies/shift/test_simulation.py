@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.films import save_film
 from support.run_folders import DrawnRun, draw_run
 
 from edge_agent.errors import ConfigError
@@ -18,7 +19,6 @@ from edge_agent.records import Task
 from model_build.cli import cli
 from model_build.config import load_build_config
 from model_build.data.images import read_images
-from model_build.data.phantom.draw import save_phantom
 from model_build.data.split import hold_out
 from model_build.evaluation.held_out_metrics import Counts, HeldOutOutputs, calibrate_and_choose, measure
 from model_build.evaluation.held_out_outputs import keep_held_out, read_held_out
@@ -39,7 +39,7 @@ FAMILIES = [AS_IT_IS.family, *(shift.family for shift in SHIFTS)]
 
 def drawn(folder: Path, task: Task = "binary", folds: int = 0) -> tuple[DrawnRun, MeasuredRun]:
     """A run whose models are never asked."""
-    made = draw_run(folder, task, folds=folds)
+    made = draw_run(folder, task, folds=folds, count=180 if folds else 300)  # a third is held out where there are no folds
     head = LogisticRegressionHead(positive="x", calibration=PlattCalibration(1.0, 0.0), coefficients=[1.0], intercept=0.0)
     none = np.zeros((1, 2), np.float32)
     model = FoldModel(b"", [head], Reference(none, np.eye(2, dtype=np.float32), none[:, :1], np.zeros(1, np.int64)))
@@ -194,13 +194,13 @@ limitations = ["Not for real films."]
 
 @pytest.fixture(scope="module")
 def measured_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Phantoms, and a run folder as a build leaves it, with the CNN of the shipped bundle."""
-    data, folder = tmp_path_factory.mktemp("phantoms"), tmp_path_factory.mktemp("run")
+    """Films, and a run folder as a build leaves it, with the CNN of the shipped bundle."""
+    data, folder = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("run")
     for label, opacities in (("NORMAL", 0), ("OPACITY", 3)):
         (data / label).mkdir()
         for number in range(8):
             seed = 2 * number + bool(opacities)
-            save_phantom(data / label / f"p{seed}_1.jpg", seed, rows=160, columns=160, opacity_count=opacities)
+            save_film(data / label / f"p{seed}_1.png", seed, side=160, opacity_count=opacities)
     (folder / "config.toml").write_text(CONFIG)
     config = load_build_config(folder / "config.toml")
     images = read_images(data, config.source, config.input, task=config.task)
