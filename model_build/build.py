@@ -60,8 +60,8 @@ from model_build.training.teacher import load_teacher
 from model_build.training.train import Phase, Step, Trainer
 from model_build.training.trunk.trunk import INPUT_DIVISOR, build_network, load_trunk, multiply_adds, save_trunk
 
-# So many images are held as floats at once: a hundred megabytes at 160 x 160.
 _FLOAT_IMAGES = 1024
+"""The most images held as floats at once: a hundred megabytes at 160 x 160."""
 FINISH = "finish"
 
 

@@ -25,16 +25,16 @@ LossName = Literal["cross_entropy", "focal"]
 _ADAMW_DECAY = 1e-2
 CalibrationMethod = Literal["simplest", "best", "temperature", "platt", "isotonic"]
 PointRule = Literal["target_sensitivity", "target_specificity", "youden", "cost"]
-# The keys of [decision] that each rule reads.
 _RULE_KEYS: dict[PointRule, tuple[str, ...]] = {
     "target_sensitivity": ("target_sensitivity",),
     "target_specificity": ("target_specificity",),
     "youden": (),
     "cost": ("cost_missed", "cost_false_alarm", "prevalence"),
 }
+"""The keys of [decision] that each rule reads."""
 _RULE_DEFAULTS = {"target_sensitivity": 0.97, "target_specificity": 0.95}
-# Where the config says nothing; the kinds that are not here have no such number.
 _REGULARIZATION: dict[str, float] = {"logistic_regression": 0.1, "linear_svm": 0.01, "rbf_svm": 1.0}
+"""The defaults; the kinds that are not here have no regularisation."""
 
 
 class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

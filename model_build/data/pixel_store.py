@@ -21,8 +21,8 @@ from model_build.data.pixels import StoredPixels
 from model_build.data.prepare import PROPERTY_COUNT, Prepared
 from model_build.data.similarity import THUMBNAIL_PX
 
-# To be raised where decoding or preparation changes what it gives, so that no build trains on what an older version made of a file.
 _FORMAT = 1
+"""Raise it when decoding or preparation gives other pixels, so that no build trains on those of an older version."""
 _DIGEST_BYTES = 32
 
 

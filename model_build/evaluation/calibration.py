@@ -18,13 +18,13 @@ from model_build.data.split import patient_folds
 
 FOLD_COUNT = 5
 UNCALIBRATED = "uncalibrated"
-# A head whose held-out logits rank the wrong way round gets next to no slope, never a negative one: a calibration rescales an order and
-# does not reverse it. A temperature is the inverse of such a slope.
 _LEAST_SLOPE = 1e-3
-# Half of what the log odds rise along a step of the isotonic curve.
+"""A head whose held-out logits rank the wrong way round gets next to no slope, never a negative one: a calibration rescales an order and
+does not reverse it. A temperature is the inverse of such a slope."""
 _TILT = 0.05
-# Two means of the same targets may differ by so much.
+"""Half of what the log odds rise along a step of the isotonic curve."""
 _ROUNDING = 1e-9
+"""The most that two means of the same targets differ by rounding."""
 
 
 class ChosenCalibration(msgspec.Struct, frozen=True, kw_only=True):

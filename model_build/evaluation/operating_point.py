@@ -13,10 +13,10 @@ from model_build.config import DecisionConfig
 from model_build.metrics.bootstrap import Estimate, estimate_figure, patient_draws
 from model_build.metrics.curves import log_odds
 
-# A band that sends more than this share to a person leaves the model nothing to decide.
 MAX_REVIEW_SHARE = 0.5
-# Below the lowest and above the highest score there is nothing to be midway of.
+"""A band that sends more than this share to a person leaves the model nothing to decide."""
 _OUTER_MARGIN = 0.5
+"""How far a threshold lies outside the lowest and the highest score, where it is midway between no two."""
 _ROUNDING = 1e-9
 
 

@@ -34,14 +34,14 @@ from edge_agent.inference.head import (
 )
 from model_build.array_types import BoolArray, Float32Array, Float64Array
 
-# Embeddings, which of them are positive, the positive label, the inverse regularisation (scikit-learn's C).
 Fitter = Callable[[Float32Array, BoolArray, str, float], Head]
+"""Embeddings, which of them are positive, the positive label, the inverse regularisation (scikit-learn's C)."""
 
 UNCALIBRATED = PlattCalibration(1.0, 0.0)
 PROTOTYPES_PER_CLASS = 4
 FOREST = {"n_estimators": 200, "max_depth": 16, "min_samples_leaf": 3, "class_weight": "balanced", "random_state": 0}
-# Stochastic gradient boosting (Friedman, 2002): half the images and a few channels for each tree; ten times faster and no worse here.
 BOOSTING = {"n_estimators": 200, "learning_rate": 0.1, "max_depth": 3, "subsample": 0.5, "max_features": "sqrt", "random_state": 0}
+"""Stochastic gradient boosting (Friedman, 2002): half the images and a few channels for each tree; ten times faster and no worse here."""
 
 
 def fit_logistic_regression(

@@ -18,8 +18,8 @@ from model_build.plots import BAND_LABEL, BAND_OPACITY, BLUE, COLOURS, GREY, LIN
 
 CurveKind = Literal["roc", "precision_recall"]
 _AXES = {"roc": ("1 - specificity", "sensitivity"), "precision_recall": ("recall (sensitivity)", "precision")}
-# The corner that a good model's curve never leaves, and from which area on it is drawn once more and larger.
 _CORNERS = {"roc": (-0.01, 0.85), "precision_recall": (0.85, 0.85)}
+"""The corner that a good model's curve never leaves, and from which area on it is drawn once more and larger."""
 _GOOD_AREA = 0.95
 _GRID_POINTS = 501
 

@@ -18,8 +18,8 @@ from model_build.evaluation.held_out_outputs import HeldOut
 from model_build.metrics.classification import Scored, predicted_labels
 from model_build.report.page import data_uri
 
-# Larger inputs are shown smaller: a page of twelve pairs stays well under the size that a mail takes.
 _SIDE_PX = 192
+"""Larger inputs are shown smaller: a page of twelve pairs stays well under the size that a mail takes."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from model_build.config import AugmentationConfig
 PresetName = Literal["none", "geometric", "intensity", "all"]
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 
-# With these values a change leaves every image as it is.
 _GEOMETRIC: dict[str, Any] = {"flip": False, "rotation_deg": 0.0, "scale": 0.0, "aspect": 0.0, "shift": 0.0, "border": 0.0}
+"""With these values a change leaves every image as it is."""
 _INTENSITY: dict[str, Any] = {
     "gamma": 1.0,
     "brightness": 0.0,

@@ -14,8 +14,8 @@ from model_build.data.images import ImageSet
 from model_build.metrics.classification import label_aucs
 from model_build.run_folder import write_whole
 
-# Enough to see a training go wrong, cheap enough for every epoch. The figures of the report are those of all held-out images.
 MONITORED_IMAGES = 256
+"""Enough to see a training go wrong, cheap enough for every epoch. The figures of the report are those of all held-out images."""
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,29 @@ def test_each_script_can_be_run_and_stops_at_the_first_fault(repository: Path) -
             assert "\nset -euo pipefail\n" in path.read_text("utf-8"), path.name
 
 
+def constants_under_a_comment(source: str) -> list[str]:
+    """Name the module's constants that a comment above explains: a string literal below does, everywhere."""
+    lines = source.splitlines()
+    return [
+        ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(node.targets[0] if isinstance(node, ast.Assign) else node.target, ast.Name | ast.Tuple)
+        and lines[node.lineno - 2].startswith("# ")
+    ]
+
+
+def test_constants_are_explained_in_one_way(repository: Path) -> None:
+    found = {
+        path.relative_to(repository).as_posix(): names
+        for package in ("edge_agent", "model_build")
+        for path in sorted((repository / package).rglob("*.py"))
+        if (names := constants_under_a_comment(path.read_text("utf-8")))
+    }
+    assert found == {}
+    assert constants_under_a_comment('import os\n\n# Why.\nA: int = 1\nB = 2\n"""Why."""') == ["A"]
+
+
 CATCHING_EVERYTHING = {
     "edge_agent/agent/classify.py: _decode": "a decoder may raise anything at one file, which is then recorded as unreadable",
     "edge_agent/agent/worker_pool.py: _run": "a worker's thread hands the error to the main loop, which raises it again",

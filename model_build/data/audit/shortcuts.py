@@ -18,8 +18,8 @@ ALARM_AUC = 0.75
 MIN_PATIENTS = 20
 _FOLDS = 5
 _MOST_IMAGES = 10_000
-# Columns of the feature table.
 _GROUPS = {"file_size": [0], "image_size": [1, 2, 3], "mean_intensity": [4], "together": [0, 1, 2, 3, 4]}
+"""Columns of the feature table."""
 
 
 class Shortcut(msgspec.Struct, frozen=True, kw_only=True):
