@@ -81,7 +81,9 @@ def test_the_rbf_svm_equals_scikit_learn(seed: int, size: int, count: int, regul
     model = SVC(C=regularization, gamma=1.0 / size, class_weight="balanced").fit(scaler.transform(train), truth)
     expected = model.decision_function(scaler.transform(unseen))
     head = estimators.FITTERS["rbf_svm"](train, truth, "SICK", regularization)
-    np.testing.assert_allclose(device_logits(head, unseen), expected, atol=1e-4, rtol=1e-4)  # float32 against float64
+    np.testing.assert_allclose(sigmoid(device_logits(head, unseen)), sigmoid(expected), atol=1e-5)
+    # What float32 loses grows with the weights that are added up: at most 8e-8 of their sum in 3,000 draws.
+    np.testing.assert_allclose(device_logits(head, unseen), expected, rtol=1e-6, atol=1e-6 + 3e-7 * np.abs(model.dual_coef_).sum())
 
 
 @settings(max_examples=15, deadline=None)
